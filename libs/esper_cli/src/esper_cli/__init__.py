@@ -1,0 +1,1 @@
+"""The esper command: the local stack, runs, seeds and the demo."""

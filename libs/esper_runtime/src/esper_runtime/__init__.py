@@ -1,0 +1,1 @@
+"""What Esper puts beside the model in the training process: sites, seeds, blending, isolation, snapshots."""

@@ -1,0 +1,1 @@
+"""Kasmina, the executor of Esper: command verification, seed lifecycle, gates, directives."""

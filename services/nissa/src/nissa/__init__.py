@@ -1,0 +1,1 @@
+"""Nissa, the observatory of Esper: metrics, alerts and run history."""

@@ -1,0 +1,1 @@
+"""Oona, the broker of Esper: publish and subscribe over Redis Streams."""

@@ -1,0 +1,1 @@
+"""Simic, the learner of Esper: turns field reports into policies."""

@@ -1,0 +1,1 @@
+"""Tamiyo, the controller of Esper: policies, risk engine, signed commands, field reports."""

@@ -1,0 +1,1 @@
+"""Tolaria, the trainer of Esper: runs, epoch loop, rollback, checkpoints."""

@@ -1,0 +1,1 @@
+"""Urza, the library of Esper: blueprints and content-addressed kernels."""
