@@ -212,7 +212,7 @@ _ROWS: Final[tuple[CatalogueEntry, ...]] = (
         "UNAVAILABLE",
         69,
         True,
-        "Several calls failed in a row, so calls are held back for a while. Look at the peer; the breaker probes by itself.",
+        "Several calls failed in a row, so calls are held back. Look at the peer; the breaker probes it by itself.",
     ),
     CatalogueEntry(
         "ESP-1020",
@@ -260,7 +260,7 @@ _ROWS: Final[tuple[CatalogueEntry, ...]] = (
         "INTERNAL",
         70,
         True,
-        "The process that did the work died. Its exit status is in the message; look for memory limits and native crashes.",
+        "The process that did the work died; the message has its exit status. Look for memory limits.",
     ),
     CatalogueEntry(
         "ESP-1030",
