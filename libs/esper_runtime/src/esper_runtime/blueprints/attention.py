@@ -1,0 +1,58 @@
+"""One layer of self-attention."""
+
+from __future__ import annotations
+
+import torch
+from esper_core.blueprints import BlueprintParameterError, SiteContract
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from esper_runtime.blueprints.operator import Operator, OperatorKind, Parameters, initialise_layer, zero_layer
+
+
+class SelfAttention(Operator):
+    """delta(x) = W_o attention(n(x)), n normalising over the channels, with W_o zero at the start."""
+
+    def __init__(self, channels: int, heads: int, causal: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.causal = causal
+        self.read = nn.Linear(channels, 3 * channels)
+        self.write = nn.Linear(channels, channels)
+
+    def delta(self, x: Tensor) -> Tensor:
+        """Return the change for x of shape (B, L, C)."""
+        batch, length, channels = x.shape
+        joined = self.read(F.layer_norm(x, (channels,)))
+        parts = joined.view(batch, length, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], is_causal=self.causal)
+        change: Tensor = self.write(mixed.transpose(1, 2).reshape(batch, length, channels))
+        return change
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Ordinary queries, keys and values, zero output."""
+        initialise_layer(self.read, generator)
+        zero_layer(self.write)
+
+
+def _assemble(parameters: Parameters, contract: SiteContract) -> SelfAttention:
+    heads = int(parameters["heads"])
+    if contract.channels % heads:
+        raise BlueprintParameterError(
+            f"{heads} heads do not divide the site's {contract.channels} channels.",
+            field="parameters.heads",
+            allowed=f"a divisor of {contract.channels}",
+        )
+    return SelfAttention(contract.channels, heads, parameters["mask"] == "causal")
+
+
+def _parameter_count(parameters: Parameters, contract: SiteContract) -> int:
+    return 4 * contract.channels**2 + 4 * contract.channels
+
+
+def _flops(parameters: Parameters, contract: SiteContract) -> int:
+    length = contract.require("length")
+    return 8 * length * contract.channels**2 + 4 * length**2 * contract.channels
+
+
+KIND = OperatorKind("attention", _assemble, _parameter_count, _flops)

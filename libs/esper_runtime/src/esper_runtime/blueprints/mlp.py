@@ -1,0 +1,63 @@
+"""Two linear layers around a nonlinearity."""
+
+from __future__ import annotations
+
+import torch
+from esper_core.blueprints import SiteContract
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from esper_runtime.blueprints.operator import (
+    Operator,
+    OperatorKind,
+    Parameters,
+    hidden_width,
+    initialise_layer,
+    zero_layer,
+)
+
+
+class MlpResidual(Operator):
+    """delta(x) = W2 act(W1 x + b1) + b2, position by position, with W2 and b2 zero at the start."""
+
+    def __init__(self, channels: int, hidden: int, activation: str, normalise: bool) -> None:
+        super().__init__()
+        self.inner = nn.Linear(channels, hidden)
+        self.outer = nn.Linear(hidden, channels)
+        self.activation = activation
+        self.normalise = normalise
+
+    def delta(self, x: Tensor) -> Tensor:
+        """Return the change, of the same shape as x."""
+        read = F.layer_norm(x, x.shape[-1:]) if self.normalise else x
+        hidden = self.inner(read)
+        change: Tensor = self.outer(F.relu(hidden) if self.activation == "relu" else F.gelu(hidden))
+        return change
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Ordinary inner layer, zero outer layer."""
+        initialise_layer(self.inner, generator)
+        zero_layer(self.outer)
+
+
+def _assemble(parameters: Parameters, contract: SiteContract) -> MlpResidual:
+    return MlpResidual(
+        contract.channels,
+        hidden_width(parameters, contract),
+        str(parameters["activation"]),
+        parameters["normalise"] == "layer",
+    )
+
+
+def mlp_parameter_count(parameters: Parameters, contract: SiteContract) -> int:
+    """Both layers with their biases."""
+    hidden = hidden_width(parameters, contract)
+    return 2 * hidden * contract.channels + hidden + contract.channels
+
+
+def mlp_flops(parameters: Parameters, contract: SiteContract) -> int:
+    """Two matrix products at each position."""
+    return 4 * hidden_width(parameters, contract) * contract.channels * contract.positions
+
+
+KIND = OperatorKind("mlp_residual", _assemble, mlp_parameter_count, mlp_flops)

@@ -1,0 +1,68 @@
+"""What can go wrong next to the model; each class inherits its row of the catalogue from esper_core.errors."""
+
+from __future__ import annotations
+
+from esper_core.blueprints import BlueprintParameterError, SiteContractError, UnknownBlueprintError
+from esper_core.errors import (
+    DependencyViolationError,
+    IntegrityError,
+    NotFoundError,
+    StateConflictError,
+    ValidationError,
+)
+
+__all__ = [
+    "BlendError",
+    "BlueprintParameterError",
+    "ExportError",
+    "KernelFormatError",
+    "MissingLogitsError",
+    "OwnershipConflictError",
+    "SeedStateError",
+    "SiteContractError",
+    "SnapshotIntegrityError",
+    "TopologyMismatchError",
+    "UnknownBlueprintError",
+    "UnknownSeedError",
+    "UnknownSiteError",
+]
+
+
+class BlendError(ValidationError):
+    """A blend configuration is incomplete or out of bounds."""
+
+
+class MissingLogitsError(DependencyViolationError):
+    """CONFIDENCE blending was asked for a gate without the policy's logits."""
+
+
+class UnknownSiteError(NotFoundError):
+    """The host declares no site of that name."""
+
+
+class UnknownSeedError(NotFoundError):
+    """No seed of that id is attached."""
+
+
+class SeedStateError(StateConflictError):
+    """The seed is in a stage in which this cannot be done."""
+
+
+class OwnershipConflictError(StateConflictError):
+    """A parameter already has another owner."""
+
+
+class TopologyMismatchError(StateConflictError):
+    """A snapshot or export belongs to a host of another shape."""
+
+
+class KernelFormatError(IntegrityError):
+    """The bytes of a kernel are damaged, or hold other tensors than its spec says."""
+
+
+class SnapshotIntegrityError(IntegrityError):
+    """A checkpoint is truncated, torn, or its bytes do not match their digest."""
+
+
+class ExportError(StateConflictError):
+    """The grown model cannot be exported as it stands, or an export cannot be loaded."""
