@@ -116,8 +116,8 @@ def replace_tree(fresh: Path, target: Path) -> int:
 
 def _protoc_options(target: Path) -> list[str]:
     well_known = resources.files("grpc_tools") / "_proto"
-    outputs = ("python_out", "grpc_python_out", "mypy_out", "mypy_grpc_out")
-    return [f"-I{PROTO_ROOT}", f"-I{well_known}", *(f"--{name}={target}" for name in outputs)]
+    outputs = ("python_out=", "grpc_python_out=", "mypy_out=quiet:", "mypy_grpc_out=quiet:")
+    return [f"-I{PROTO_ROOT}", f"-I{well_known}", *(f"--{output}{target}" for output in outputs)]
 
 
 def _environment() -> dict[str, str]:
