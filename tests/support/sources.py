@@ -1,0 +1,29 @@
+"""The repository's own source files, for tests that read code instead of running it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GENERATED = REPOSITORY / "libs" / "esper_core" / "src" / "esper_core" / "pb"
+
+
+def package_folders() -> list[Path]:
+    """Return the folder of every library and service."""
+    return sorted(
+        path.parent for place in ("libs", "services") for path in REPOSITORY.glob(f"{place}/*/pyproject.toml")
+    )
+
+
+def our_modules(folder: Path | None = None) -> Iterator[Path]:
+    """Yield the Python files of all our packages, or of one package folder, without generated ones."""
+    for package in [folder] if folder else package_folders():
+        for path in sorted((package / "src").rglob("*.py")):
+            if not path.is_relative_to(GENERATED):
+                yield path
+
+
+def name_of(path: Path) -> str:
+    """Return the path as it reads from the repository's root."""
+    return path.relative_to(REPOSITORY).as_posix()
