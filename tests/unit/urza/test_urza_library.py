@@ -7,11 +7,6 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from urza.artefacts import ArtefactStore
-from urza.catalogue import Catalogue, sheet_digest
-from urza.eligibility import is_eligible, refusal
-from urza.keys import key_of
-from urza.library import Library
 
 from esper_core import leyline
 from esper_core.clocks import SYSTEM_CLOCK
@@ -22,6 +17,11 @@ from esper_core.errors import (
     QuarantinedError,
     ValidationError,
 )
+from urza.artefacts import ArtefactStore
+from urza.catalogue import Catalogue, sheet_digest
+from urza.eligibility import is_eligible, refusal
+from urza.keys import key_of
+from urza.library import Library
 
 WEIGHTS = b"the weights of a small kernel" * 100_000
 

@@ -287,7 +287,7 @@ def _same_declaration(known: leyline.BlueprintDescriptor, offered: leyline.Bluep
     left, right = _copy(known), _copy(offered)
     for message in (left, right):
         for field in ("version", "revision", "created_at", "bsds", "quarantined", "quarantine_reason"):
-            message.ClearField(field)  # type: ignore[arg-type]
+            message.ClearField(field)
     return left == right
 
 

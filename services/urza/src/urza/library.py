@@ -43,7 +43,7 @@ class Library:
         self._writing = asyncio.Lock()
 
     async def list_blueprints(
-        self, *, site_kind: leyline.SiteKind | None = None, eligible_only: bool = False
+        self, *, site_kind: leyline.SiteKind.ValueType | None = None, eligible_only: bool = False
     ) -> tuple[list[leyline.BlueprintDescriptor], int]:
         """Return blueprints sorted by id, and the number of the last change that they include."""
         sequence = await asyncio.to_thread(self._catalogue.sequence)
