@@ -12,6 +12,8 @@ import torch
 from esper_core.blueprints import SITE_KINDS, SiteContract, SiteContractError, SiteKind
 from torch import Tensor, nn
 
+from esper_runtime.undisturbed import undisturbed
+
 __all__ = ["SITE_KINDS", "Site", "SiteContract", "SiteContractError", "SiteKind", "check_module"]
 
 
@@ -54,7 +56,7 @@ def check_module(module: nn.Module, contract: SiteContract, batch: int = 2) -> N
     reference = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), torch.zeros(()))
     sample = torch.zeros(shape, device=reference.device, dtype=reference.dtype)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), undisturbed(module):
             output = module(sample)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise SiteContractError(

@@ -1,0 +1,122 @@
+"""Find, measure and change the submodules behind sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from esper_core.blueprints import SiteContract, SiteContractError
+from esper_core.errors import InternalError, ValidationError
+from torch import Tensor, nn
+
+from esper_runtime.blending import BlendSpec
+from esper_runtime.contracts import Site
+from esper_runtime.errors import UnknownSiteError
+from esper_runtime.graft import Graft
+from esper_runtime.naming import parent_of
+from esper_runtime.undisturbed import undisturbed
+
+
+def check_sites(model: nn.Module, sites: Sequence[Site]) -> None:
+    """Refuse sites that share a name or a module, name no submodule, or name one that is used in several places."""
+    names, paths = [site.name for site in sites], [site.module_path for site in sites]
+    if len(set(names)) != len(names) or len(set(paths)) != len(paths):
+        raise ValidationError(
+            "Two sites share a name or a module path.", field="sites", allowed="different names and paths"
+        )
+    places: dict[int, int] = {}
+    for _, module in model.named_modules(remove_duplicate=False):
+        places[id(module)] = places.get(id(module), 0) + 1
+    for site in sites:
+        if places.get(id(_submodule(model, site)), 0) > 1:
+            raise ValidationError(
+                f"Site {site.name!r}: the module {site.module_path!r} is used in several places of the model.",
+                field="module_path",
+                allowed="a submodule that is used in one place",
+            )
+
+
+def _submodule(model: nn.Module, site: Site) -> nn.Module:
+    try:
+        parent, leaf = parent_of(model, site.module_path)
+    except AttributeError as error:
+        raise UnknownSiteError(
+            f"Site {site.name!r} names the submodule {site.module_path!r}, which the model does not have: {error}."
+        ) from error
+    if not leaf:
+        raise UnknownSiteError(f"Site {site.name!r} must name a submodule; the whole model cannot be a site.")
+    return parent.get_submodule(leaf)
+
+
+def call_model(model: nn.Module, sample: Any) -> Any:
+    """Run a model on a tensor, or on a tuple of positional arguments."""
+    return model(*sample) if isinstance(sample, tuple) else model(sample)
+
+
+def measure_sites(
+    model: nn.Module, sites: Sequence[Site], sample: Any, forward: Callable[[nn.Module, Any], Any] | None
+) -> list[Site]:
+    """Run the model once and read the contract of every site off its output.
+
+    Raises
+    ------
+    SiteContractError
+        If an output is no tensor, has another shape than declared, or the site does not take part in the forward pass.
+    """
+    outputs: dict[str, Any] = {}
+    handles = [
+        _submodule(model, site).register_forward_hook(
+            lambda module, inputs, output, name=site.name: outputs.__setitem__(name, output)
+        )
+        for site in sites
+    ]
+    try:
+        with undisturbed(model), torch.no_grad():
+            (forward or call_model)(model, sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [_measured(site, outputs.get(site.name)) for site in sites]
+
+
+def _measured(site: Site, output: object) -> Site:
+    if not isinstance(output, Tensor):
+        found = "nothing" if output is None else type(output).__name__
+        raise SiteContractError(
+            f"Site {site.name!r} gave {found} in the forward pass; a site's output must be one tensor.",
+            field=f"sites.{site.name}",
+            allowed="a submodule that answers with one tensor",
+        )
+    contract = SiteContract.from_shape(site.kind, output.shape)
+    if site.contract is not None and not site.contract.accepts(output.shape):
+        raise SiteContractError(
+            f"Site {site.name!r} declares {site.contract.to_dict()} and gives a tensor of shape {tuple(output.shape)}.",
+            field=f"sites.{site.name}.contract",
+            allowed=str(contract.to_dict()),
+        )
+    return replace(site, contract=site.contract or contract)
+
+
+def link(model: nn.Module, site: Site, seed: nn.Module, seed_id: str, blend: BlendSpec) -> Graft:
+    """Put a graft around whatever stands at the site now."""
+    if site.contract is None:
+        raise InternalError(f"Site {site.name!r} was to be grafted before it was measured.")
+    parent, leaf = parent_of(model, site.module_path)
+    graft = Graft(
+        parent.get_submodule(leaf), seed, seed_id=seed_id, site=site.name, contract=site.contract, blend=blend
+    )
+    parent._modules[leaf] = graft
+    return graft
+
+
+def unlink(model: nn.Module, site: Site, graft: Graft) -> None:
+    """Take one graft out of the stack at its site; what stood below it moves up as the same object."""
+    parent, leaf = parent_of(model, site.module_path)
+    holder, key = parent, leaf
+    while (standing := holder._modules[key]) is not graft:
+        if not isinstance(standing, Graft):
+            raise InternalError(f"The graft of seed {graft.seed_id} is no longer at site {site.name!r}.")
+        holder, key = standing, "host"
+    holder._modules[key] = graft.host

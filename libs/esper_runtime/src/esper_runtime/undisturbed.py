@@ -1,0 +1,50 @@
+"""Run a model without leaving a trace: mode, buffers and random state are as before, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for the block, and everything back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = _saved_buffers(model)
+    with preserved_random_state():
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            for module, name, buffer, value in buffers:
+                _put_back(module, name, buffer, value)
+
+
+@contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """Give the block a copy of torch's random state, on every device in use."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def _saved_buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
+    return [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+
+
+def _put_back(module: nn.Module, name: str, buffer: Tensor, value: Tensor) -> None:
+    module._buffers[name] = buffer
+    # Written only where something changed: a copy would invalidate a backward pass that still needs the buffer.
+    if not torch.equal(buffer, value):
+        with torch.no_grad():
+            buffer.copy_(value)
