@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from esper_core import leyline
-
 from esper_runtime.blending import BlendSpec
 from esper_runtime.errors import BlendError
 from esper_runtime.modes import CONFIDENCE

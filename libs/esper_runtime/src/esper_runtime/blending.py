@@ -61,7 +61,9 @@ class BlendSpec:
 
     def __post_init__(self) -> None:
         if self.mode not in BLEND_MODES:
-            raise BlendError(f"Blend mode {self.mode} does not exist.", field="mode", allowed=list(BLEND_MODES.values()))
+            raise BlendError(
+                f"Blend mode {self.mode} does not exist.", field="mode", allowed=list(BLEND_MODES.values())
+            )
         if self.schedule not in ALPHA_SCHEDULES:
             raise BlendError(
                 f"Alpha schedule {self.schedule} does not exist.",
@@ -188,13 +190,13 @@ class _StraightThrough(torch.autograd.Function):
     """Forward the host's output untouched, and pass the gradient on to both."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, s: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, h: Tensor, s: Tensor, alpha: Tensor) -> Tensor:
         ctx.save_for_backward(alpha)
         ctx.seed_dtype = s.dtype
         return h.view_as(h)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         (alpha,) = ctx.saved_tensors
         return gradient, (gradient * alpha.to(gradient.dtype)).to(ctx.seed_dtype), None
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from esper_core.blueprints import SITE_KINDS, SiteContract, SiteContractError, SiteKind
 from torch import Tensor, nn
 
+from esper_core.blueprints import SITE_KINDS, SiteContract, SiteContractError, SiteKind
 from esper_runtime.undisturbed import undisturbed
 
 __all__ = ["SITE_KINDS", "Site", "SiteContract", "SiteContractError", "SiteKind", "check_module"]

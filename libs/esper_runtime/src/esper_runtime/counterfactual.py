@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from esper_core.errors import DependencyViolationError, ValidationError
 from torch import Tensor, nn
 
+from esper_core.errors import DependencyViolationError, ValidationError
 from esper_runtime.graft import Graft, Route
 from esper_runtime.host import Host
 from esper_runtime.undisturbed import undisturbed
@@ -143,7 +143,8 @@ def _measured_change(graft: Graft, ratios: list[Tensor]) -> Iterator[None]:
 
 def _ratio(h: Tensor, blended: Tensor) -> Tensor:
     tiny = torch.finfo(torch.float32).tiny
-    return (blended - h).float().norm() / h.float().norm().clamp_min(tiny)
+    ratio: Tensor = (blended - h).float().norm() / h.float().norm().clamp_min(tiny)
+    return ratio
 
 
 def _losses(per_example_loss: PerExampleLoss, model: nn.Module, batch: Any) -> Tensor:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from esper_core.blueprints import SiteContract
-from esper_core.errors import EsperError, StorageError
-from esper_core.files import atomic_write_json, ensure_directory
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from esper_core.blueprints import SiteContract
+from esper_core.errors import EsperError, StorageError
+from esper_core.files import atomic_write_json, ensure_directory
 from esper_runtime import stages
 from esper_runtime.blueprints.registry import assemble
 from esper_runtime.contracts import Site
@@ -113,10 +113,12 @@ def _check_exportable(host: Host) -> None:
     for record in host.seeds():
         if record.stage != stages.FOSSILIZED:
             raise ExportError(
-                f"Seed {record.seed_id} is still {stages.stage_name(record.stage)}; fossilise or cull it before exporting."
+                f"Seed {record.seed_id} is {stages.stage_name(record.stage)}; fossilise or cull it before exporting."
             )
         if record.kernel is None:
-            raise ExportError(f"Seed {record.seed_id} was not built from a blueprint and cannot be described in a record.")
+            raise ExportError(
+                f"Seed {record.seed_id} was not built from a blueprint and cannot be described in a record."
+            )
 
 
 def _tensors(host: Host) -> list[Any]:
@@ -181,7 +183,9 @@ def _load_tensors(host: Host, tensors: Mapping[str, Tensor]) -> None:
     targets = {found.name: found.tensor for found in _tensors(host)}
     differing = sorted(set(targets) ^ set(tensors))
     if differing:
-        raise ExportError(f"The factory builds another model than was exported; they differ in {', '.join(differing[:8])}.")
+        raise ExportError(
+            f"The factory builds another model than was exported; they differ in {', '.join(differing[:8])}."
+        )
     with torch.no_grad():
         for name, target in targets.items():
             if target.shape != tensors[name].shape:

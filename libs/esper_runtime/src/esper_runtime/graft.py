@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 import torch
-from esper_core.blueprints import SiteContract
 from torch import Tensor, nn
 
+from esper_core.blueprints import SiteContract
 from esper_runtime.blending import BlendSpec, channel, confidence, convex, residual, straight_through
 from esper_runtime.blueprints.operator import Operator
 from esper_runtime.modes import CHANNEL, CONVEX, RESIDUAL

@@ -1,13 +1,13 @@
-"""Kernels: a spec and the safetensors bytes of its weights. Never a pickle; nothing is parsed before its digest holds."""
+"""Kernels: a spec and the safetensors bytes of its weights. Never a pickle; the digest is checked before parsing."""
 
 from __future__ import annotations
 
 import torch
-from esper_core.blueprints import KernelSpec, sha256_hex
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from esper_core.blueprints import KernelSpec, sha256_hex
 from esper_runtime.blueprints.operator import Operator
 from esper_runtime.blueprints.registry import assemble, build
 from esper_runtime.errors import KernelFormatError
@@ -53,7 +53,9 @@ def load_kernel(spec: KernelSpec, weights: bytes, *, digest: str | None = None) 
     try:
         tensors: dict[str, Tensor] = load(weights)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise KernelFormatError(f"The kernel's bytes are no whole safetensors file ({error}); fetch it again.") from error
+        raise KernelFormatError(
+            f"The kernel's bytes are no whole safetensors file ({error}); fetch it again."
+        ) from error
     module = assemble(spec)
     _check_tensors(module.state_dict(), tensors)
     module.load_state_dict(tensors)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from esper_core.errors import AlreadyExistsError, ValidationError
 from torch import Tensor
 from torch.optim import Optimizer
 
+from esper_core.errors import AlreadyExistsError, ValidationError
 from esper_runtime.errors import TopologyMismatchError
 from esper_runtime.host import Host
 from esper_runtime.ownership import seed_owner
@@ -43,7 +43,7 @@ class OptimizerState:
 
 
 def add_seed_group(host: Host, optimizer: Optimizer, seed_id: str) -> None:
-    """Give a seed a group of its own with fresh moments, and all options, the learning rate included, of the first group.
+    """Give a seed a group of its own with fresh moments and the options of the first group, learning rate included.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def restore_optimizer(host: Host, optimizer: Optimizer, saved: OptimizerState) -
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    # Counters are scalars that torch keeps on the CPU unless the optimizer is capturable; moments sit by their parameter.
+    # Counters are scalars that torch keeps on the CPU unless the optimizer is capturable; moments sit with parameters.
     return value.detach().clone() if value.dim() == 0 else value.detach().to(parameter.device, copy=True)
 
 

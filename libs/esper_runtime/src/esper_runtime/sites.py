@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from esper_core.blueprints import SiteContract, SiteContractError
-from esper_core.errors import InternalError, ValidationError
 from torch import Tensor, nn
 
+from esper_core.blueprints import SiteContract, SiteContractError
+from esper_core.errors import InternalError, ValidationError
 from esper_runtime.blending import BlendSpec
 from esper_runtime.contracts import Site
 from esper_runtime.errors import UnknownSiteError

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from esper_core.blueprints import KernelSpec
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from esper_core.blueprints import KernelSpec
 from esper_runtime.blueprints.registry import assemble
 from esper_runtime.errors import TopologyMismatchError
 from esper_runtime.host import Host
@@ -122,7 +122,7 @@ def restore(
 
 def capture_random(generators: Mapping[str, torch.Generator]) -> RandomState:
     """Copy the state of every generator in the process."""
-    cuda = tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()
+    cuda = tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     return RandomState(

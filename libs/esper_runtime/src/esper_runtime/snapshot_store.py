@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from esper_core.blueprints import sha256_hex
-from esper_core.errors import AlreadyExistsError, EsperError, StorageError
-from esper_core.files import ensure_directory, fsync_directory
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from esper_core.blueprints import sha256_hex
+from esper_core.errors import AlreadyExistsError, EsperError, StorageError
+from esper_core.files import ensure_directory, fsync_directory
 from esper_runtime.errors import SnapshotIntegrityError
 from esper_runtime.optim import OptimizerState
 from esper_runtime.snapshot import RandomState, Snapshot

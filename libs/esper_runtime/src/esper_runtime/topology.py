@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from esper_core.blueprints import KernelSpec
-
 from esper_runtime.alpha import AlphaRamp
 from esper_runtime.blending import BlendSpec
 

@@ -28,7 +28,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
     """Give the block a copy of torch's random state, on every device in use."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         yield
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from esper_core.blueprints import BlueprintParameterError, SiteContract
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esper_core.blueprints import BlueprintParameterError, SiteContract
 from esper_runtime.blueprints.operator import Operator, OperatorKind, Parameters, initialise_layer, zero_layer
 
 

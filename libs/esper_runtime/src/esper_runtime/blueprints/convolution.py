@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from esper_core.blueprints import SiteContract
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esper_core.blueprints import SiteContract
 from esper_runtime.blueprints.operator import (
     Operator,
     OperatorKind,
@@ -73,12 +73,14 @@ def _assemble_depthwise(parameters: Parameters, contract: SiteContract) -> Depth
 
 def _count(parameters: Parameters, contract: SiteContract, dimensions: int) -> int:
     hidden = hidden_width(parameters, contract)
-    return 2 * hidden * contract.channels * _taps(parameters) ** dimensions + hidden + contract.channels
+    taps: int = _taps(parameters) ** dimensions
+    return 2 * hidden * contract.channels * taps + hidden + contract.channels
 
 
 def _conv_flops(parameters: Parameters, contract: SiteContract, dimensions: int) -> int:
     hidden = hidden_width(parameters, contract)
-    return 4 * hidden * contract.channels * _taps(parameters) ** dimensions * contract.positions
+    taps: int = _taps(parameters) ** dimensions
+    return 4 * hidden * contract.channels * taps * contract.positions
 
 
 def _depthwise_count(parameters: Parameters, contract: SiteContract) -> int:
@@ -89,10 +91,6 @@ def _depthwise_flops(parameters: Parameters, contract: SiteContract) -> int:
     return 2 * contract.channels * (_taps(parameters) + contract.channels) * contract.positions
 
 
-CONV1D = OperatorKind(
-    "conv1d_residual", _assemble_1d, lambda p, c: _count(p, c, 1), lambda p, c: _conv_flops(p, c, 1)
-)
-CONV2D = OperatorKind(
-    "conv2d_residual", _assemble_2d, lambda p, c: _count(p, c, 2), lambda p, c: _conv_flops(p, c, 2)
-)
+CONV1D = OperatorKind("conv1d_residual", _assemble_1d, lambda p, c: _count(p, c, 1), lambda p, c: _conv_flops(p, c, 1))
+CONV2D = OperatorKind("conv2d_residual", _assemble_2d, lambda p, c: _count(p, c, 2), lambda p, c: _conv_flops(p, c, 2))
 DEPTHWISE = OperatorKind("depthwise_conv1d", _assemble_depthwise, _depthwise_count, _depthwise_flops)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from esper_core.blueprints import SiteContract
 from torch import Tensor, nn
 
+from esper_core.blueprints import SiteContract
 from esper_runtime.blueprints.mlp import MlpResidual, mlp_flops, mlp_parameter_count
 from esper_runtime.blueprints.operator import (
     Operator,

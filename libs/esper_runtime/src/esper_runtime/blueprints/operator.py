@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from esper_core.blueprints import ParameterValue, SiteContract
 from torch import Tensor, nn
+
+from esper_core.blueprints import ParameterValue, SiteContract
 
 Parameters = Mapping[str, ParameterValue]
 

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Final
 
 import torch
-from esper_core.blueprints import KernelSpec, SiteContract, UnknownBlueprintError, get_blueprint
 
+from esper_core.blueprints import KernelSpec, SiteContract, UnknownBlueprintError, get_blueprint
 from esper_runtime.blueprints import attention, convolution, fixtures, gated, low_rank, mlp, norm
 from esper_runtime.blueprints.operator import Operator, OperatorKind
 
