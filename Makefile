@@ -76,6 +76,9 @@ types: setup ## mypy, strict
 	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
 	$(BIN)/mypy tools tests/support
 
+docs-check: setup ## Fail when a generated page is not what the code says
+	$(BIN)/python tools/generate_docs.py --check
+
 traceability: setup ## Print the requirements with the tests that prove them
 	$(BIN)/python tools/traceability.py
 
@@ -92,7 +95,7 @@ proto-check: setup ## Lint the contracts, compare with the stored image, check t
 proto-image: setup ## Store the contracts as they are now as the image that later ones must not break
 	$(BIN)/buf build proto --exclude-source-info -o $(IMAGE)
 
-docs: setup ## Generate docs/errors.md and docs/settings.md
+docs: setup ## Generate docs/errors.md and docs/settings.md from the code
 	$(BIN)/python tools/generate_docs.py
 
 constraints: setup ## Pin what is installed now in constraints.txt
@@ -111,4 +114,4 @@ help: ## This list
 	  /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo test setup demo-short up down test-unit test-integration test-chaos soak coverage bench lint format types \
-        traceability proto proto-check proto-image docs constraints clean help
+        docs-check traceability proto proto-check proto-image docs constraints clean help
