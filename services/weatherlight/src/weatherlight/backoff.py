@@ -57,7 +57,7 @@ class Backoff:
         now = self.clock.monotonic()
         if self.age_s() >= self.policy.healthy_s:
             self._step = 0
-        wait = min(self.policy.first_s * 2**self._step, self.policy.longest_s)
+        wait: float = min(self.policy.first_s * 2**self._step, self.policy.longest_s)
         self._step += 1
         self._deaths.append(now)
         return wait * (1 + self.policy.jitter * (2 * self.random.random() - 1))

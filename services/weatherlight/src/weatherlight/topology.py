@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from esper_core.stack import STORE
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -27,8 +29,6 @@ class Node:
     grpc: bool = True
     critical: bool = False
 
-
-STORE: Final = "valkey"
 
 # In the order of start: each stands behind everything it needs.
 SYSTEM: Final[tuple[Node, ...]] = (
