@@ -1,6 +1,6 @@
 """Create the virtual environment and install everything into it, each version as constraints.txt says.
 
-Runs under the system's Python and uses the standard library only. ``TORCH_INDEX`` names another package index for
+Runs under the system's Python and uses the standard library only. ``TORCH_INDEX`` names a further package index for
 torch alone, for instance the CPU builds.
 """
 
@@ -74,7 +74,7 @@ def _with_extras(folder: Path) -> str:
 
 def _torch_index() -> list[str]:
     index = os.environ.get("TORCH_INDEX", "")
-    return ["--index-url", index] if index else []
+    return ["--extra-index-url", index] if index else []
 
 
 def _pip(environment: Path, what: str, arguments: list[str | Path]) -> None:
