@@ -34,6 +34,7 @@ from esper_core.security.tokens import verify_token
 
 _log: Final = get_logger("rpc")
 _SCHEME: Final = "bearer "
+TRACER: Final = trace.get_tracer("esper.rpc")
 
 
 @asynccontextmanager
@@ -159,9 +160,8 @@ async def traced(call: ServerCall) -> AsyncIterator[None]:
         yield
         return
     carrier = {key: value for key, value in call.context.invocation_metadata() or () if isinstance(value, str)}
-    tracer = trace.get_tracer("esper.rpc")
     attributes = {"rpc.system": "grpc", "rpc.service": call.name.service, "rpc.method": call.name.method}
-    with tracer.start_as_current_span(
+    with TRACER.start_as_current_span(
         call.name.path, propagate.extract(carrier), trace.SpanKind.SERVER, attributes=attributes
     ):
         yield

@@ -67,7 +67,7 @@ class Outgoing:
         return (*(own or ()), *carrier.items())
 
 
-_TRACER: Final = trace.get_tracer("esper.rpc")
+TRACER: Final = trace.get_tracer("esper.rpc")
 
 
 class OutgoingCall:
@@ -78,7 +78,7 @@ class OutgoingCall:
     def __init__(self, name: MethodName, metrics: MethodMetrics) -> None:
         self._metrics = metrics
         self._started = time.perf_counter()
-        self.span = _TRACER.start_span(name.path, kind=trace.SpanKind.CLIENT) if name.is_unary else None
+        self.span = TRACER.start_span(name.path, kind=trace.SpanKind.CLIENT) if name.is_unary else None
         metrics.started.inc()
 
     def end(self, code: grpc.StatusCode) -> None:

@@ -17,6 +17,7 @@ from esper_core.logs import get_logger
 from esper_core.rpc import layers
 from esper_core.rpc.access import CHANNELZ_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE, AccessRules
 from esper_core.rpc.background import Hook, TaskGroupOwner, run_hooks
+from esper_core.rpc.drain import finish_calls
 from esper_core.rpc.exposition import MetricsEndpoint, bind_error
 from esper_core.rpc.health import Dependency, HealthBoard, Probe
 from esper_core.rpc.metrics import message_sizes, rpc_metrics
@@ -233,27 +234,12 @@ class ServerHost:
         self.draining.set()
         _log.info("draining", streams=len(self._streams))
         await self.health.drain()
-        await self._finish_calls()
+        config = self._config
+        await finish_calls(self._server, self._streams, self._hurry, config.stream_grace_s, config.shutdown_grace_s)
         await self._tasks.cancel_and_join()
         await run_hooks(self._hooks, self._config.hook_timeout_s)
         self._close_metrics()
         _log.info("stopped")
-
-    async def _finish_calls(self) -> None:
-        """Stop accepting at once; cut streams after their grace, everything after the general one or in a hurry."""
-        ending = asyncio.create_task(self._server.stop(self._config.shutdown_grace_s))
-        hurry = asyncio.create_task(self._hurry.wait())
-        try:
-            await asyncio.wait(
-                {ending, hurry}, timeout=self._config.stream_grace_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            self._streams.cut()
-            await asyncio.wait({ending, hurry}, return_when=asyncio.FIRST_COMPLETED)
-            if not ending.done():
-                await self._server.stop(0)
-            await ending
-        finally:
-            hurry.cancel()
 
     def _close_metrics(self) -> None:
         if self._metrics_endpoint is not None:
