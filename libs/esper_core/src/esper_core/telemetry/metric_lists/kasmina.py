@@ -1,0 +1,37 @@
+"""Metrics of Kasmina, the executor."""
+
+from esper_core.telemetry.definition import counter, gauge, histogram
+
+METRICS = (
+    gauge("kasmina.seeds.active", "1", "Seeds that are neither dormant nor terminated."),
+    gauge("kasmina.seed.alpha", "1", "Alpha of the seed that moved last, 0 to 1.", "site"),
+    gauge("kasmina.seed.stage", "1", "Stage of the seed at a site, by the number of SeedStage.", "site"),
+    gauge("kasmina.seed.gradient_norm", "1", "Gradient norm of the seed at a site.", "site"),
+    gauge("kasmina.seed.contribution", "1", "Measured contribution of the seed at a site.", "site"),
+    counter("kasmina.seed.transitions_total", "Stage changes.", "from_stage", "to_stage"),
+    counter("kasmina.gates_total", "Gate results.", "gate", "passed"),
+    gauge("kasmina.isolation.violations", "1", "Isolation violations of the seeds that are attached."),
+    gauge("kasmina.kernel.pending", "1", "Kernels that commands wait for."),
+    histogram("kasmina.kernel.attach_ms", "ms", "Time from the directive to the attached kernel."),
+    counter("kasmina.kernel.failures_total", "Kernels that could not be prepared or attached.", "reason"),
+    counter("kasmina.cache.hits_total", "Kernels found in the cache."),
+    counter("kasmina.cache.misses_total", "Kernels not found in the cache."),
+    gauge("kasmina.cache.size", "1", "Kernels in the cache."),
+    histogram("kasmina.cache.lock_wait_ms", "ms", "Wait for the lock of a blueprint."),
+    counter("kasmina.prefetch.requests_total", "Kernel requests by how they ended.", "status"),
+    gauge("kasmina.prefetch.inflight", "1", "Kernel requests without an answer."),
+    histogram("kasmina.prefetch.latency_ms", "ms", "Time from the request to the answer."),
+    counter("kasmina.command_verifier.accepted_total", "Commands that passed verification."),
+    counter("kasmina.command_verifier.rejected_total", "Commands that were rejected.", "reason"),
+    histogram("kasmina.command_verifier.latency_ms", "ms", "Time of a verification."),
+    gauge("kasmina.nonce_ledger.size", "1", "Nonces that are remembered."),
+    gauge("kasmina.nonce_ledger.ttl_seconds", "s", "How long a nonce is remembered at most."),
+    counter("kasmina.nonce_ledger.evictions_total", "Nonces forgotten because they expired."),
+    counter("kasmina.nonce_ledger.refused_full_total", "Commands refused because the ledger was full."),
+    counter("kasmina.commands_total", "Commands by outcome.", "outcome"),
+    counter("kasmina.directives_total", "Directives by kind.", "kind"),
+    gauge("kasmina.breaker.state", "1", "State of a breaker: 1 closed, 2 open, 3 half open.", "breaker"),
+    counter("kasmina.breaker.opened_total", "Times a breaker opened.", "breaker"),
+    gauge("kasmina.streams.open", "1", "Execute streams that are open."),
+    counter("kasmina.reconcile.differences_total", "Differences between journal and runtime found on reconnect."),
+)

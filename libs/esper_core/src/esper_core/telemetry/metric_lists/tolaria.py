@@ -1,0 +1,35 @@
+"""Metrics of Tolaria, the trainer."""
+
+from esper_core.telemetry.definition import counter, gauge, histogram
+
+METRICS = (
+    gauge("tolaria.training.loss", "1", "Training loss of the last step."),
+    gauge("tolaria.training.accuracy", "1", "Training accuracy of the last step, 0 to 1."),
+    histogram("tolaria.training.latency_ms", "ms", "Wall time of a training step."),
+    gauge("tolaria.training.samples_per_s", "1/s", "Examples trained per second."),
+    gauge("tolaria.training.gradient_norm", "1", "L2 norm of all gradients before clipping."),
+    gauge("tolaria.training.steps", "1", "Optimizer steps made by the run."),
+    gauge("tolaria.training.parameters", "1", "Parameters of the model as it is now."),
+    gauge("tolaria.training.generation", "1", "Topology generation."),
+    gauge("tolaria.validation.loss", "1", "Loss of the last validation pass."),
+    gauge("tolaria.validation.accuracy", "1", "Accuracy of the last validation pass, 0 to 1."),
+    histogram("tolaria.hook.latency_ms", "ms", "Time spent in Esper's own hooks in a step."),
+    counter("tolaria.timeout.tamiyo_total", "Evaluations that missed their deadline."),
+    gauge("tolaria.timeout.tamiyo_last_ms", "ms", "Duration of the last evaluation that missed its deadline."),
+    counter("tolaria.timeout.kasmina_total", "Executor answers that missed their deadline."),
+    gauge("tolaria.timeout.kasmina_last_ms", "ms", "Duration of the last executor answer that missed its deadline."),
+    counter("tolaria.rollback.attempts_total", "Rollbacks by outcome.", "outcome"),
+    histogram("tolaria.rollback.restore_latency_ms", "ms", "Time to restore an earlier state.", "tier"),
+    counter("tolaria.rollback.deadline_exceeded_total", "Rollbacks that missed their deadline."),
+    counter("tolaria.emergency.halts_total", "Runs halted by an emergency."),
+    gauge("tolaria.emergency.level", "1", "Present emergency level, 0 to 4."),
+    counter("tolaria.emergency.bypass_applied_total", "Emergencies that went past the usual limits."),
+    counter("tolaria.emergency.broadcast_failures_total", "Emergencies that could not be sent at the first try."),
+    counter("tolaria.checkpoint.written_total", "Checkpoints written."),
+    histogram("tolaria.checkpoint.write_ms", "ms", "Time to write a checkpoint."),
+    counter("tolaria.directives.applied_total", "Directives by kind and result.", "kind", "result"),
+    histogram("tolaria.directive.apply_ms", "ms", "Time that a fence took to apply its directives."),
+    counter("tolaria.graph_fallback_total", "Steps that fell back from a captured graph."),
+    gauge("tolaria.runs.active", "1", "Runs that are not finished.", "state"),
+    counter("tolaria.runs.finished_total", "Runs by their end.", "state"),
+)
