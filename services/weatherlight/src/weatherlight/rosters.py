@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psutil
 
+from esper_core import leyline
 from weatherlight.health import HealthBoard
 from weatherlight.orchestrator import ServiceView, not_supervised
 from weatherlight.supervisor import Supervisor
-from weatherlight.topology import NODES, SYSTEM
+from weatherlight.topology import NODES, SELF, SYSTEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,27 @@ class LocalRoster:
 
     def views(self, board: HealthBoard) -> list[ServiceView]:
         """Return all services in the order of start."""
-        return [self._view(node.name, board) for node in SYSTEM]
+        return [*(self._view(node.name, board) for node in SYSTEM), self._own_view()]
 
     async def restart(self, name: str) -> None:
         """End a service; it is started again at once."""
         await self.supervisor.restart(name)
+
+    def _own_view(self) -> ServiceView:
+        service = self.supervisor.record.services[SELF]
+        memory_mb, started_at = _process_figures(os.getpid())
+        return ServiceView(
+            name=SELF,
+            address=service.address,
+            health=leyline.HEALTH_STATUS_HEALTHY,
+            reason="",
+            depends_on=(),
+            metrics_address=service.metrics_address,
+            pid=os.getpid(),
+            restarts=service.restarts,
+            started_at=started_at,
+            memory_mb=memory_mb,
+        )
 
     def _view(self, name: str, board: HealthBoard) -> ServiceView:
         service, health = self.supervisor.record.services[name], board.of(name)

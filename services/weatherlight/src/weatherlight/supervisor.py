@@ -16,7 +16,7 @@ from esper_core.stack import ProcessIdentity, StackPaths, StackRecord
 from weatherlight import launch
 from weatherlight.backoff import Backoff, BackoffPolicy
 from weatherlight.health import HealthBoard
-from weatherlight.topology import NODES, SYSTEM, Node, stop_waves
+from weatherlight.topology import NODES, SELF, SYSTEM, Node, stop_waves
 
 POLL_S: Final = 0.1
 Tell = Callable[[str, str, str], None]
@@ -59,7 +59,8 @@ class Supervisor:
     _backoffs: dict[str, Backoff] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Keep all services alive until cancelled."""
+        """Enter ourselves into the record and keep all services alive until cancelled."""
+        self._enter(SELF, ProcessIdentity.own(), again=self.record.services[SELF].pid != 0)
         async with asyncio.TaskGroup() as group:
             for node in SYSTEM:
                 group.create_task(self._keep(node), name=f"keeper of {node.name}")
@@ -112,12 +113,15 @@ class Supervisor:
         self._reap(name)
         handle, identity = launch.start(name, self.record, self.paths)
         self._handles[name] = handle
+        self._enter(name, identity, again=again)
+        self.tell("service_started", name, f"{name} was started as process {handle.pid}.")
+
+    def _enter(self, name: str, process: ProcessIdentity | None, *, again: bool) -> None:
         service = self.record.services[name]
-        pid, ticks = (identity.pid, identity.started_ticks) if identity is not None else (0, 0)
+        pid, ticks = (process.pid, process.started_ticks) if process is not None else (0, 0)
         service = replace(service, pid=pid, started_ticks=ticks, restarts=service.restarts + again)
         self.record = self.record.with_service(service)
         self.record.save(self.paths.record)
-        self.tell("service_started", name, f"{name} was started as process {pid}.")
 
     async def _until_dead(self, name: str) -> None:
         while (process := self._process(name)) is not None:

@@ -1,0 +1,16 @@
+"""The `esper` command."""
+
+from __future__ import annotations
+
+import sys
+
+from esper_cli.app import run
+
+
+def main() -> int:
+    """Run the command line and return the exit status."""
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

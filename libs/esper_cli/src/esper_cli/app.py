@@ -1,0 +1,48 @@
+"""The command line as a whole: every command, and one way to end with an error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from esper_cli.commands import stack
+from esper_cli.output import ERR
+from esper_core.errors import EsperError, to_exit_code
+
+app = typer.Typer(
+    name="esper",
+    help="Train PyTorch networks that grow while they train. Start with `esper demo`, or `esper up`.",
+    epilog="Exit status: 0 when all is well; every other one is explained in docs/errors.md.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+stack.register(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return the exit status of the process."""
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(list(arguments), prog_name="esper", standalone_mode=False)
+    except EsperError as error:
+        return _tell(error, as_json="--json" in arguments)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    return int(status or 0)
+
+
+def _tell(error: EsperError, *, as_json: bool) -> int:
+    if as_json:
+        document = {"error": {"code": error.code, "message": error.message, "details": error.details}}
+        sys.stdout.write(json.dumps(document) + "\n")
+    else:
+        ERR.print(f"[bold red]error[/] {error.message} ({error.code})", markup=True)
+    return to_exit_code(error)
