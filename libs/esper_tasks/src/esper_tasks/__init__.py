@@ -2,7 +2,7 @@
 
 from esper_tasks.evaluation import Score, evaluate, mean_loss
 from esper_tasks.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter, ParameterValue
-from esper_tasks.protocol import ClassificationTask, GrowthDefaults, Task, TaskData, TaskSpec
+from esper_tasks.protocol import ClassificationTask, GrowthDefaults, GrowthStep, Task, TaskData, TaskSpec
 from esper_tasks.registry import known_tasks, load_task
 from esper_tasks.sampling import Batch, Cursor, EpochSampler, Split
 
@@ -14,6 +14,7 @@ __all__ = [
     "EpochSampler",
     "FloatParameter",
     "GrowthDefaults",
+    "GrowthStep",
     "IntParameter",
     "Parameter",
     "ParameterValue",

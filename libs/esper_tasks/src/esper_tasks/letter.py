@@ -14,9 +14,9 @@ from torch import nn
 
 from esper_runtime.contracts import Site
 from esper_tasks.datafiles import read_letter_table
-from esper_tasks.models import MlpHost, Rescale, mlp_sites, seeded
+from esper_tasks.models import MlpHost, Rescale, mlp_shape, mlp_sites, seeded
 from esper_tasks.parameters import ChoiceParameter, IntParameter, Parameter, ParameterValue, resolve_parameters
-from esper_tasks.protocol import ClassificationTask, GrowthDefaults, TaskData, TaskSpec
+from esper_tasks.protocol import ClassificationTask, GrowthDefaults, GrowthStep, TaskData, TaskSpec
 from esper_tasks.sampling import Split
 from esper_tasks.splitting import four_splits, split_by_group
 
@@ -68,15 +68,17 @@ class LetterTask(ClassificationTask):
             sizes=SIZES,
             learning_rate_grid=(5e-3, 1e-2, 2e-2, 4e-2),
             growth=GrowthDefaults(
-                sites=("stem", "hidden1"), blueprints=("mlp_residual",), max_seeds=2, germinate_at=(0.08, 0.18)
+                steps=(
+                    GrowthStep(0.08, "stem", "mlp_residual.v1", {"expansion": 4.0}),
+                    GrowthStep(0.18, "hidden1", "mlp_residual.v1"),
+                )
             ),
         )
 
     def build_model(self, seed: int, **params: ParameterValue) -> nn.Module:
         """Return an `MlpHost` for the given size, width and depth."""
-        chosen = resolve_parameters(self.name, self.parameters(), params)
-        shape = {**SIZES[str(chosen["size"])], **{k: int(v) for k, v in chosen.items() if k != "size"}}
-        return seeded(seed, lambda: MlpHost(FEATURES, shape["width"], shape["depth"], CLASSES, Rescale(7.5, 4.0)))
+        width, depth = mlp_shape(SIZES, resolve_parameters(self.name, self.parameters(), params))
+        return seeded(seed, lambda: MlpHost(FEATURES, width, depth, CLASSES, Rescale(7.5, 4.0)))
 
     def sites(self, model: nn.Module) -> Sequence[Site]:
         """Return the stem and the hidden layers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from esper_core.errors import ValidationError
 from esper_runtime.contracts import Site, SiteContract
+from esper_tasks.parameters import ParameterValue
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -62,6 +63,12 @@ class MlpHost(nn.Module):
             features = layer(features)
         logits: Tensor = self.readout(features)
         return logits
+
+
+def mlp_shape(sizes: Mapping[str, Mapping[str, int]], chosen: Mapping[str, ParameterValue]) -> tuple[int, int]:
+    """Return width and depth: those given, else those of the size."""
+    size = sizes[str(chosen["size"])]
+    return int(chosen.get("width", size["width"])), int(chosen.get("depth", size["depth"]))
 
 
 def mlp_sites(model: nn.Module) -> Sequence[Site]:

@@ -51,25 +51,47 @@ class TaskData:
 
 
 @dataclass(frozen=True, slots=True)
-class GrowthDefaults:
-    """Where growth pays on this task, as measured.
+class GrowthStep:
+    """One graft of a plan.
 
     Parameters
     ----------
-    sites : tuple[str, ...]
-        Sites, in the order in which to try them.
-    blueprints : tuple[str, ...]
-        Blueprint ids, best first.
-    max_seeds : int
-        Most seeds to germinate.
-    germinate_at : tuple[float, ...]
-        Fractions of the budget at which to germinate, one per seed, for the scheduled policy.
+    at : float
+        Fraction of the budget at which to germinate, 0 to 1.
+    site : str
+        Name of the site.
+    blueprint_id : str
+        What to germinate.
+    parameters : Mapping[str, ParameterValue]
+        Parameters of the blueprint; its defaults where absent.
     """
 
-    sites: tuple[str, ...] = ()
-    blueprints: tuple[str, ...] = ()
-    max_seeds: int = 0
-    germinate_at: tuple[float, ...] = ()
+    at: float
+    site: str
+    blueprint_id: str
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GrowthDefaults:
+    """The plan that pays on this task, as measured; for the scheduled policy and as an allow-list for others."""
+
+    steps: tuple[GrowthStep, ...] = ()
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites of the plan, in its order, each once."""
+        return tuple(dict.fromkeys(step.site for step in self.steps))
+
+    @property
+    def blueprint_ids(self) -> tuple[str, ...]:
+        """Blueprints of the plan, in its order, each once."""
+        return tuple(dict.fromkeys(step.blueprint_id for step in self.steps))
+
+    @property
+    def max_seeds(self) -> int:
+        """Number of grafts in the plan."""
+        return len(self.steps)
 
 
 @dataclass(frozen=True, slots=True)

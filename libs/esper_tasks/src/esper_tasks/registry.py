@@ -67,7 +67,7 @@ def _own_factory(reference: str) -> Callable[[], object]:
     module_name, _, attribute = reference.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), attribute, None)
-    except ModuleNotFoundError as error:
+    except (ImportError, ValueError) as error:
         raise NotFoundError(
             f"Task {reference!r} cannot be loaded: {error}. Install its package where the trainer runs.",
             details={"field": "task", "task": reference},
@@ -80,12 +80,13 @@ def _own_factory(reference: str) -> Callable[[], object]:
 
 
 def _checked(candidate: object, reference: str) -> Task:
-    if not isinstance(candidate, Task):
-        wanted = sorted(Task.__protocol_attrs__)  # type: ignore[attr-defined]
-        missing = [attribute for attribute in wanted if not hasattr(candidate, attribute)]
-        raise ValidationError(
-            f"{reference!r} returned a {type(candidate).__name__}, which is no task: it lacks {', '.join(missing)}.",
-            field="task",
-            allowed=wanted,
-        )
-    return candidate
+    if isinstance(candidate, Task):
+        return candidate
+    methods = (name for name, member in vars(Task).items() if callable(member) and not name.startswith("_"))
+    wanted = [*Task.__annotations__, *methods]
+    missing = [attribute for attribute in wanted if not hasattr(candidate, attribute)]
+    raise ValidationError(
+        f"{reference!r} returned a {type(candidate).__name__}, which is no task: it lacks {', '.join(missing)}.",
+        field="task",
+        allowed=wanted,
+    )
