@@ -34,6 +34,8 @@ _log: Final = get_logger("rpc")
 class ServerHost:
     """A gRPC server with health, reflection, authentication, deadlines, metrics, tracing, error mapping and drain.
 
+    Build it inside the event loop that will run it.
+
     Parameters
     ----------
     service_name : str
@@ -65,6 +67,7 @@ class ServerHost:
         self._rules = AccessRules()
         self._streams = LiveStreams()
         self._names: list[str] = []
+        self._validated: set[str] = set()
         self._hooks: list[Hook] = []
         self._pending: list[tuple[str, Callable[[], Coroutine[Any, Any, object]]]] = []
         self._tasks = TaskGroupOwner(self._crashed)
@@ -97,6 +100,7 @@ class ServerHost:
                 self._streams.layer,
             ],
             lambda name: counters.method(name, sizes),
+            self._validated.__contains__,
         )
 
     def add(
@@ -107,6 +111,7 @@ class ServerHost:
         *,
         read_only_methods: Iterable[str] = (),
         service_only_methods: Iterable[str] = (),
+        validate_requests: bool = False,
     ) -> None:
         """Add a servicer before the start.
 
@@ -122,9 +127,14 @@ class ServerHost:
             Methods that viewers may call as well.
         service_only_methods : Iterable[str]
             Methods that only services may call.
+        validate_requests : bool
+            Check version and enums of every request (`esper_core.contract.validate`), streamed ones included, before
+            the servicer sees it.
         """
         add_fn(servicer, self._server)
         self._names.append(full_service_name)
+        if validate_requests:
+            self._validated.add(full_service_name)
         self._rules.declare(full_service_name, read_only=read_only_methods, service_only=service_only_methods)
         self.health.add_service(full_service_name)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import DecodeError
 
+from esper_core.contract import validate
 from esper_core.errors import ContractError
 from esper_core.rpc.metrics import MethodMetrics, MethodName
 
@@ -35,13 +36,14 @@ class ServerCall:
 
 Layer = Callable[[ServerCall], AbstractAsyncContextManager[None]]
 Behaviour = Callable[[Any, Any], Any]
+Decode = Callable[[bytes], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Undecodable:
-    """Stands for a request whose bytes are not the message they should be, until the error layer can say so."""
+class Unfit:
+    """Stands for a request that is not what the contract says, until the error layer can tell the client."""
 
-    reason: str
+    error: ContractError
 
 
 @dataclass(slots=True)
@@ -80,8 +82,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
     One interceptor instead of one per concern: each of gRPC's own would have to wrap the four kinds of handler again.
     """
 
-    def __init__(self, layers: Sequence[Layer], metrics_of: Callable[[MethodName], MethodMetrics]) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        metrics_of: Callable[[MethodName], MethodMetrics],
+        is_validated: Callable[[str], bool],
+    ) -> None:
         self._layers = tuple(layers)
+        self._is_validated = is_validated
         self._metrics_of = metrics_of
         self._wrapped: dict[str, tuple[Any, grpc.RpcMethodHandler[Any, Any]]] = {}
 
@@ -101,8 +109,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
             path, request_streaming=handler.request_streaming, response_streaming=handler.response_streaming
         )
         metrics = self._metrics_of(name)
-        decode = metrics.receiving(handler.request_deserializer)
-        decode = _raising(decode, name) if handler.request_streaming else _deferring(decode)
+        decode = _checked(metrics.receiving(handler.request_deserializer), name, self._is_validated(name.service))
+        decode = decode if handler.request_streaming else _deferring(decode)
         encode = metrics.sending(handler.response_serializer)
         serve = self._streaming if handler.response_streaming else self._single
         return _FACTORIES[name.kind](serve(name, metrics, _behaviour_of(handler)), decode, encode)
@@ -110,7 +118,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def _single(self, name: MethodName, metrics: MethodMetrics, behaviour: Behaviour) -> Behaviour:
         async def serve(request: Any, context: Any) -> Any:
             async with self._entered(ServerCall(name, context, metrics)):
-                result = behaviour(_decoded(request, name), context)
+                result = behaviour(_fit(request), context)
                 return await result if inspect.isawaitable(result) else result
 
         return serve
@@ -118,7 +126,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def _streaming(self, name: MethodName, metrics: MethodMetrics, behaviour: Behaviour) -> Behaviour:
         async def serve(request: Any, context: Any) -> None:
             async with self._entered(ServerCall(name, context, metrics)):
-                result = behaviour(_decoded(request, name), context)
+                result = behaviour(_fit(request), context)
                 if inspect.isawaitable(result):
                     await result
                 else:
@@ -159,35 +167,37 @@ async def _write_all(responses: AsyncGenerator[Any, None], context: Any) -> None
             await context.write(response)
 
 
-def _deferring(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Hand a decoding failure on as a request: gRPC decodes a single request before any layer could map the error."""
+def _checked(decode: Decode, name: MethodName, validated: bool) -> Decode:
+    """Turn bytes that are no message into a contract error, and check version and enums where the service asks."""
 
     def decoded(data: bytes) -> Any:
         try:
-            return decode(data)
+            message = decode(data)
         except DecodeError as error:
-            return Undecodable(str(error))
+            raise ContractError(
+                f"A request of {name.path} is not the message of the contract: {error}. Update the client.",
+                field="request",
+            ) from error
+        if validated:
+            validate(message)
+        return message
 
     return decoded
 
 
-def _raising(decode: Callable[[bytes], Any], name: MethodName) -> Callable[[bytes], Any]:
+def _deferring(decode: Decode) -> Decode:
+    """Hand a failure on as a request: gRPC decodes a single request before any layer could map the error."""
+
     def decoded(data: bytes) -> Any:
         try:
             return decode(data)
-        except DecodeError as error:
-            raise _contract_error(name, str(error)) from error
+        except ContractError as error:
+            return Unfit(error)
 
     return decoded
 
 
-def _decoded(request: Any, name: MethodName) -> Any:
-    if isinstance(request, Undecodable):
-        raise _contract_error(name, request.reason)
+def _fit(request: Any) -> Any:
+    if isinstance(request, Unfit):
+        raise request.error
     return request
-
-
-def _contract_error(name: MethodName, reason: str) -> ContractError:
-    return ContractError(
-        f"A request of {name.path} is not the message of the contract: {reason}. Update the client.", field="request"
-    )
