@@ -10,11 +10,13 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 TORCH = "torch==2.13.0"
+EVERYTHING = ("esper-core[otlp]", "esper-policy", "esper-cli[local]", "esper-weatherlight[local,docker]")
 OLDEST, NEWEST = (3, 11), (3, 13)
 
 
@@ -56,8 +58,10 @@ def install(environment: Path) -> None:
     # torch comes first and alone, so that no other requirement and no other index can choose its build.
     _pip(environment, "torch", [TORCH, *_torch_index()])
     _pip(environment, "tools", ["-r", REPOSITORY / "requirements-dev.txt"])
-    ours = [part for folder in package_folders() for part in ("-e", _with_extras(folder))]
-    _pip(environment, "Esper's packages", ["--no-build-isolation", *ours])
+    # Ours first without what they need, so that they find each other here and never on a package index.
+    ours = [part for folder in package_folders() for part in ("-e", folder)]
+    _pip(environment, "Esper's packages", ["--no-build-isolation", "--no-deps", *ours])
+    _pip(environment, "what they need", EVERYTHING)
 
 
 def package_folders() -> list[Path]:
@@ -67,17 +71,12 @@ def package_folders() -> list[Path]:
     ]
 
 
-def _with_extras(folder: Path) -> str:
-    extras = {"esper_core": "[otlp]", "esper_cli": "[local]", "weatherlight": "[local,docker]"}
-    return f"{folder}{extras.get(folder.name, '')}"
-
-
 def _torch_index() -> list[str]:
     index = os.environ.get("TORCH_INDEX", "")
     return ["--extra-index-url", index] if index else []
 
 
-def _pip(environment: Path, what: str, arguments: list[str | Path]) -> None:
+def _pip(environment: Path, what: str, arguments: Sequence[str | Path]) -> None:
     print(f"installing {what}", flush=True)
     _run(_python(environment), "-m", "pip", "install", "--quiet", "-c", CONSTRAINTS, *arguments)
 
