@@ -43,8 +43,6 @@ class Graft(nn.Module):
         self, host: nn.Module, seed: nn.Module, *, seed_id: str, site: str, contract: SiteContract, blend: BlendSpec
     ) -> None:
         super().__init__()
-        self.host = host
-        self.seed = seed
         self.seed_id = seed_id
         self.site = site
         self.contract = contract
@@ -54,6 +52,9 @@ class Graft(nn.Module):
         device = _device_of(seed, host)
         self.register_buffer("alpha", torch.zeros((), device=device), persistent=False)
         self.register_buffer("alpha_vec", None, persistent=False)
+        # Last, because from here on unknown attributes are looked up in the host.
+        self.host = host
+        self.seed = seed
         self.training = host.training
         self.set_blend(blend)
 
