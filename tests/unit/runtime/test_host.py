@@ -148,6 +148,18 @@ def test_alpha_ramps_over_steps_and_can_be_held() -> None:
     assert float(host.graft(SEED).alpha) == pytest.approx(0.8)
 
 
+def test_a_ramp_may_be_set_before_its_stage() -> None:
+    host = tiny_host()
+    grow(host)
+    host.set_stage(SEED, stages.TRAINING, isolation=stages.SHADOW)
+    host.set_blend(SEED, BlendSpec(), start_step=0, end_step=4)
+    host.advance(2)
+    assert host.seed(SEED).alpha == 1.0
+    host.set_stage(SEED, stages.BLENDING)
+    host.advance(2)
+    assert host.seed(SEED).alpha == 0.5
+
+
 @pytest.mark.req("KAS-1")
 def test_a_pending_backward_pass_keeps_its_alpha() -> None:
     host = tiny_host()

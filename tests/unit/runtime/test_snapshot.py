@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +109,7 @@ def test_a_rollback_leads_to_the_same_bits_whatever_happened(accidents: list[str
     restore(host, snapshot, optimizer=optimizer)
     assert host.topology().grafts == snapshot.topology.grafts and host.generation >= generation
     assert set(host.ownership.parameters(seed_owner(SEED))) == {n for n in snapshot.parameters if SEED in n}
+    assert all(item.tensor.grad is None for item in host.named_parameters())
     found = fate(host, optimizer)
     assert equal_bits(found[0], expected[0]) and equal_bits(found[1], expected[1])
 
@@ -241,6 +244,22 @@ def test_a_damaged_checkpoint_is_told_apart(tmp_path: Path, damage: Callable[[Pa
     with pytest.raises(SnapshotIntegrityError) as refusal:
         read_snapshot(tmp_path / "one")
     assert refusal.value.details["reason"] == reason
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import resource, sys; from pathlib import Path\n"
+        "from esper_core.errors import StorageError\n"
+        "from esper_runtime import capture, write_snapshot\n"
+        "from support.growth import tiny_host\n"
+        "snapshot = capture(tiny_host(), step=1)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n    write_snapshot(snapshot, Path(sys.argv[1]) / 'one')\n"
+        "except StorageError as error:\n    print(error.code, error)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    assert "ESP-1022" in done.stdout and "File too large" in done.stdout and not list(tmp_path.iterdir())
 
 
 @pytest.mark.req("TOL-25")

@@ -14,11 +14,10 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from esper_core.blueprints import SiteContract
-from esper_core.errors import EsperError, StorageError
 from esper_core.files import atomic_write_json, ensure_directory
 from esper_runtime import stages
 from esper_runtime.blueprints.registry import assemble
@@ -26,7 +25,7 @@ from esper_runtime.contracts import Site
 from esper_runtime.errors import ExportError
 from esper_runtime.host import Host
 from esper_runtime.rebuild import rebuild
-from esper_runtime.snapshot_store import digest_of
+from esper_runtime.tensorfiles import digest_of, save_tensors
 from esper_runtime.topology import Topology
 
 FORMAT: Final = "esper-export"
@@ -60,11 +59,7 @@ def export_model(host: Host, folder: Path, *, factory: str, kwargs: Mapping[str,
     _check_exportable(host)
     split_reference(factory)
     ensure_directory(folder)
-    tensors = {found.name: found.tensor.detach().contiguous() for found in _tensors(host)}
-    try:
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise _write_error(error, folder) from error
+    save_tensors(folder / WEIGHTS, {found.name: found.tensor.detach().clone() for found in _tensors(host)})
     atomic_write_json(folder / TOPOLOGY, _record(host, folder, factory, dict(kwargs or {})))
 
 
@@ -191,9 +186,3 @@ def _load_tensors(host: Host, tensors: Mapping[str, Tensor]) -> None:
             if target.shape != tensors[name].shape:
                 raise ExportError(f"{name} has shape {tuple(target.shape)}, exported was {tuple(tensors[name].shape)}.")
             target.copy_(tensors[name])
-
-
-def _write_error(error: Exception, folder: Path) -> EsperError:
-    if isinstance(error, OSError):
-        return StorageError.from_os_error(error, folder, "write the export")
-    return StorageError(f"Cannot write the export {folder}: {error}.", details={"path": str(folder)})

@@ -115,10 +115,12 @@ class Host(Surgery):
         stages.check_isolation(isolation)
         former = self._changeable(seed_id)
         alpha = self._alpha_for(former, stage, isolation, alpha)
-        self._apply(replace(former, stage=stage, isolation=isolation, alpha=alpha, ramp=None))
+        ramp = former.ramp if stage in (stages.TRAINING, stages.BLENDING) else None
+        ramp = None if ramp is None else replace(ramp, initial=alpha)
+        self._apply(replace(former, stage=stage, isolation=isolation, alpha=alpha, ramp=ramp))
 
     def set_blend(self, seed_id: str, blend: BlendSpec, *, start_step: int, end_step: int) -> None:
-        """Let alpha travel from where it is to the blend's target between two optimizer steps."""
+        """Let alpha travel from where it is to the blend's target between two optimizer steps, once in BLENDING."""
         record = self._changeable(seed_id)
         blend.check_contract(self.contract(record.site))
         ramp = AlphaRamp(start_step, end_step, blend.target_alpha, record.alpha, blend.schedule)

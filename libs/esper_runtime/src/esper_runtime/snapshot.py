@@ -100,8 +100,8 @@ def restore(
 ) -> None:
     """Make a host what it was: topology first, then tensors, optimizer and random state.
 
-    Everything is checked before anything is changed. Parameters of the host stay the same objects. The caller reads
-    step, scheduler and cursor off the snapshot.
+    Everything is checked before anything is changed. Parameters of the host stay the same objects, and pending
+    gradients are dropped. The caller reads step, scheduler and cursor off the snapshot.
 
     Raises
     ------
@@ -113,6 +113,8 @@ def restore(
     if optimizer is not None and snapshot.optimizer is not None:
         check_optimizer(set(snapshot.parameters), snapshot.optimizer)
     rebuild(host, snapshot.topology, seeds)
+    for found in host.named_parameters():
+        found.tensor.grad = None
     _copy(host.named_parameters(), snapshot.parameters)
     _copy(host.named_buffers(), snapshot.buffers)
     if optimizer is not None and snapshot.optimizer is not None:
@@ -186,9 +188,11 @@ def _compare(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tens
     if differing:
         raise TopologyMismatchError(f"Host and snapshot have different {what}: {', '.join(differing[:8])}.")
     for name, tensor in expected.items():
-        if tensor.shape != found[name].shape:
+        saved = found[name]
+        if (tensor.shape, tensor.dtype) != (saved.shape, saved.dtype):
             raise TopologyMismatchError(
-                f"{name} has shape {tuple(tensor.shape)} in the host and {tuple(found[name].shape)} in the snapshot."
+                f"{name} is {tensor.dtype} {tuple(tensor.shape)} in the host "
+                f"and {saved.dtype} {tuple(saved.shape)} in the snapshot."
             )
 
 

@@ -6,7 +6,6 @@ finds all of it, and its digests prove that.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from esper_core.blueprints import sha256_hex
@@ -25,6 +24,7 @@ from esper_core.files import ensure_directory, fsync_directory
 from esper_runtime.errors import SnapshotIntegrityError
 from esper_runtime.optim import OptimizerState
 from esper_runtime.snapshot import RandomState, Snapshot
+from esper_runtime.tensorfiles import digest_of, save_tensors, sync_file
 from esper_runtime.topology import Topology
 
 FORMAT: Final = "esper-snapshot"
@@ -46,15 +46,17 @@ def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
     if folder.exists():
         raise AlreadyExistsError(f"{folder} exists; a snapshot is never overwritten.")
     ensure_directory(folder.parent)
+    for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         staging.mkdir()
         _write_files(snapshot, staging)
         os.replace(staging, folder)
         fsync_directory(folder.parent)
-    except (OSError, SafetensorError) as error:
+    except (OSError, EsperError) as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise _storage_error(error, folder) from error
+        raise error if isinstance(error, EsperError) else StorageError.from_os_error(error, folder, "write") from error
 
 
 def read_snapshot(folder: Path) -> Snapshot:
@@ -78,26 +80,14 @@ def read_snapshot(folder: Path) -> Snapshot:
         raise _damaged("manifest_format", folder / MANIFEST, f"lacks or misplaces {error}") from error
 
 
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file in lower-case hex, reading it in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _write_files(snapshot: Snapshot, staging: Path) -> None:
-    save_file(_flatten(snapshot), staging / TENSORS)
-    _sync(staging / TENSORS)
+    save_tensors(staging / TENSORS, _flatten(snapshot))
     manifest = _manifest(snapshot)
     manifest["tensors"] = {"size": (staging / TENSORS).stat().st_size, "sha256": digest_of(staging / TENSORS)}
     manifest["digest"] = sha256_hex(_canonical(manifest))
     (staging / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    _sync(staging / MANIFEST)
+    sync_file(staging / MANIFEST)
     fsync_directory(staging)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _flatten(snapshot: Snapshot) -> dict[str, Tensor]:
@@ -110,7 +100,7 @@ def _flatten(snapshot: Snapshot) -> dict[str, Tensor]:
     flat["random/torch_cpu"] = snapshot.random.torch_cpu
     flat |= {f"random/torch_cuda/{index:04d}": state for index, state in enumerate(snapshot.random.torch_cuda)}
     flat |= {f"random/generator/{label}": state for label, state in snapshot.random.generators.items()}
-    return {name: tensor.contiguous() for name, tensor in flat.items()}
+    return flat
 
 
 def _manifest(snapshot: Snapshot) -> dict[str, Any]:
@@ -223,9 +213,3 @@ def _damaged(reason: str, path: Path, what: str) -> SnapshotIntegrityError:
     return SnapshotIntegrityError(
         f"The checkpoint file {path} {what}; use the one before it.", details={"reason": reason, "path": str(path)}
     )
-
-
-def _storage_error(error: Exception, folder: Path) -> EsperError:
-    if isinstance(error, OSError):
-        return StorageError.from_os_error(error, folder, "write the checkpoint")
-    return StorageError(f"Cannot write the checkpoint {folder}: {error}.", details={"path": str(folder)})
