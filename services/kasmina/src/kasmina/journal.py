@@ -44,7 +44,7 @@ def decode_facts(payload: bytes) -> tuple[Fact, ...]:
 
 
 class RunJournal:
-    """The journal of one run.
+    """The journal of one run. Reading leaves the file alone; the first append locks it and cuts off a torn tail.
 
     Parameters
     ----------
@@ -55,11 +55,10 @@ class RunJournal:
     """
 
     def __init__(self, path: Path, report: Report) -> None:
-        self._writer = JournalWriter(path, sync="always")
+        self._path = path
+        self._writer: JournalWriter | None = None
         contents = read_journal(path)
-        if self._writer.repaired is not None:
-            report(f"{path.name}: a torn record of {self._writer.repaired.length} bytes was cut off.")
-        if contents.damaged:
+        if contents.damaged_bytes:
             report(f"{path.name}: {contents.describe_damage()}")
         self._facts = self._readable(contents.payloads, path, report)
 
@@ -86,11 +85,14 @@ class RunJournal:
         StorageError
             If the disk refuses.
         """
+        if self._writer is None:
+            self._writer = JournalWriter(self._path, sync="always")
         self._writer.append(encode_facts(facts))
 
     def close(self) -> None:
         """Let go of the file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class NonceJournal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Literal
 
 from esper_core.blueprints import ParameterValue, SiteContract
@@ -53,7 +54,7 @@ class KernelRequest:
     request_id: str
     run_id: str
     key: KernelKey
-    requested_at_s: float
+    requested_at: datetime
 
 
 class KernelTable:
@@ -114,9 +115,10 @@ class KernelTable:
             del self._requests[request.request_id]
         return canceled
 
-    def overdue(self, now_s: float, budget_s: float) -> tuple[KernelRequest, ...]:
+    def overdue(self, now: datetime, budget_s: float) -> tuple[KernelRequest, ...]:
         """Drop the prefetches older than `budget_s` and return them."""
-        late = tuple(request for request in self._requests.values() if now_s - request.requested_at_s > budget_s)
+        span = timedelta(seconds=budget_s)
+        late = tuple(request for request in self._requests.values() if now - request.requested_at > span)
         for request in late:
             del self._requests[request.request_id]
         return late

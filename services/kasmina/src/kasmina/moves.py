@@ -30,7 +30,7 @@ SET_BLEND: Final[int] = leyline.DIRECTIVE_KIND_SET_BLEND
 DETACH: Final[int] = leyline.DIRECTIVE_KIND_DETACH
 RESET: Final[int] = leyline.DIRECTIVE_KIND_RESET
 
-_SPECIAL: Final = {GERMINATED: (PREPARE, ATTACH), BLENDING: (SET_BLEND, SET_STAGE)}
+_SPECIAL: Final = {GERMINATED: (PREPARE, ATTACH), BLENDING: (SET_STAGE, SET_BLEND)}
 _GRACE_S: Final = 5.0
 
 
@@ -93,11 +93,24 @@ def give_again(turn: Turn, seed_id: str) -> None:
         _give(turn, seed_id, steps_to(seed.move.to_stage)[0])
 
 
+def catch_up(turn: Turn, seed_id: str) -> None:
+    """Take note that the runtime already stands in the stage that a seed was on its way to.
+
+    What comes after the stage itself is given again: nothing says whether it was applied.
+    """
+    seed = turn.seed(seed_id)
+    if seed.move is not None and steps_to(seed.move.to_stage)[-1] == SET_BLEND:
+        _give(turn, seed_id, SET_BLEND)
+    else:
+        arrive(turn, seed_id)
+
+
 def arrive(turn: Turn, seed_id: str) -> None:
     """Make the planned move."""
     move = turn.seed(seed_id).move
-    if move is not None:
-        turn.move(seed_id, move.to_stage, move.reason, move.command_id)
+    if move is None:
+        return
+    turn.move(seed_id, move.to_stage, move.reason, move.command_id)
     if turn.seed(seed_id).stage == FOSSILIZED:
         turn.close(seed_id, "It is part of its host.")
 

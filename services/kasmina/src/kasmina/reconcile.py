@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kasmina import facts as f
 from kasmina.lifecycle import ATTACHED, CULLED, DORMANT, FOSSILIZED, stage_name
-from kasmina.moves import DETACH, arrive, give_again
+from kasmina.moves import DETACH, catch_up, give_again
 from kasmina.seeds import Seed
 from kasmina.turn import Turn
 
@@ -127,7 +127,7 @@ def _both(turn: Turn, known: Seed, there: Held) -> Note | None:
         _resume(turn, known)
         return None
     if known.move is not None and known.move.to_stage == there.stage:
-        arrive(turn, known.seed_id)
+        catch_up(turn, known.seed_id)
         return None
     journal, runtime = stage_name(known.stage), stage_name(there.stage)
     difference = f"The journal has it in {journal}, the runtime in {runtime}."

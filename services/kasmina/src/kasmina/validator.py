@@ -114,7 +114,9 @@ class CommandValidator:
     def _blueprint(self, blueprint_id: str, item: CatalogueItem | None, ledger: RunLedger) -> Iterator[Problem]:
         allowed = ledger.opened.blueprint_ids if ledger.opened else ()
         field = "seed_operation.blueprint_id"
-        if item is None:
+        if not self._catalogue.heard:
+            yield Problem(field, "Urza has not told its blueprints yet; try again in a moment.")
+        elif item is None:
             known = ", ".join(name for name in self._catalogue.ids() if name in allowed)
             yield Problem(field, f"There is no blueprint {blueprint_id!r}.", known)
         elif blueprint_id not in allowed:

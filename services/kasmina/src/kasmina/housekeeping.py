@@ -1,0 +1,46 @@
+"""What has to be looked at from time to time, whether or not a runtime speaks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from esper_core.clocks import Clock
+from kasmina.journal import NonceJournal
+from kasmina.registry import RunRegistry
+from kasmina.supply import KernelSupply
+from kasmina.verifier import CommandVerifier
+
+INTERVAL_S: Final = 1.0
+
+
+class Housekeeping:
+    """Gives up late prefetches, forgets expired nonces, and keeps gauges true."""
+
+    def __init__(
+        self,
+        kernels: KernelSupply,
+        verifier: CommandVerifier,
+        nonces: NonceJournal,
+        registry: RunRegistry,
+        clock: Clock,
+    ) -> None:
+        self._kernels = kernels
+        self._verifier = verifier
+        self._nonces = nonces
+        self._registry = registry
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Look after things until cancelled."""
+        while True:
+            await self.once()
+            await asyncio.sleep(INTERVAL_S)
+
+    async def once(self) -> None:
+        """Look after everything once."""
+        self._kernels.give_up_overdue()
+        self._verifier.tell_ledger()
+        now = self._clock.wall()
+        await asyncio.to_thread(self._nonces.compact, lambda record: record.expires_at > now)
+        self._registry.tell_active()
