@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from esper_core.blueprints import SiteContract
 from esper_runtime.blueprints.registry import build
-from esper_tasks import Task, TaskData, evaluate, load_task
+from esper_tasks import Task, TaskData, evaluate, load_task, mean_loss
 
 FREEZE_FRACTION = 0.03
 BLEND_FRACTION = 0.05
@@ -62,7 +62,8 @@ class Grafted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Blend."""
         h = self.host(x)
-        return h + self.alpha * self.seed(h)
+        blended: Tensor = h + self.alpha * self.seed(h)
+        return blended
 
 
 @dataclass
@@ -93,7 +94,7 @@ class Trainer:
             self.schedule(fraction)
             batch = sampler.next_batch()
             self.optimizer.zero_grad()
-            self.task.loss(self.model(batch.inputs), batch.targets).mean().backward()
+            torch.autograd.backward(mean_loss(self.task, self.model(batch.inputs), batch.targets))
             self.optimizer.step()
             used += self.step_flops()
             steps += 1
@@ -150,24 +151,20 @@ class Trainer:
             parameter.requires_grad_(not frozen)
 
 
-PLAN = [Growth(0.08, "stem", 2.0), Growth(0.18, "hidden1", 1.0)]
+PLAN = [Growth(0.08, "stem", 1.75), Growth(0.18, "hidden1", 1.0)]
 GROWN = {
     "grown: the plan": PLAN,
-    "grown: stem x1": [Growth(0.08, "stem")],
-    "grown: stem x2": [Growth(0.08, "stem", 2.0)],
-    "grown: stem x4": [Growth(0.08, "stem", 4.0)],
-    "grown: hidden1 x1": [Growth(0.08, "hidden1")],
-    "grown: hidden1 x2": [Growth(0.08, "hidden1", 2.0)],
-    "grown: hidden1 norm": [Growth(0.08, "hidden1", normalise="layer", blueprint="norm.v1")],
-    "grown: hidden1 low rank": [Growth(0.08, "hidden1", blueprint="low_rank_linear.v1")],
-    "grown: stem x1, hidden1 x1": [Growth(0.08, "stem"), Growth(0.18, "hidden1")],
-    "grown: hidden1 x1, stem x2": [Growth(0.08, "hidden1"), Growth(0.18, "stem", 2.0)],
+    "grown: the plan with default parameters": [Growth(g.at, g.site) for g in PLAN],
     "grown: the plan, alpha 0.25 while frozen": [Growth(g.at, g.site, g.expansion, alpha=0.25) for g in PLAN],
     "grown: the plan, layer norm inside": [Growth(g.at, g.site, g.expansion, "layer") for g in PLAN],
-    "grown: the plan at 0.2 and 0.4": [Growth(at, g.site, g.expansion) for at, g in zip((0.2, 0.4), PLAN, strict=True)],
-    "grown: the plan at 0.5 and 0.6": [Growth(at, g.site, g.expansion) for at, g in zip((0.5, 0.6), PLAN, strict=True)],
-    "grown: stem x2, hidden1 x1, hidden1 x2": [*PLAN, Growth(0.28, "hidden1", 2.0)],
-    "grown: stem x2, hidden1 x1, stem x4": [*PLAN, Growth(0.28, "stem", 4.0)],
+    "grown: the plan in reverse": [Growth(0.08, "hidden1", 1.0), Growth(0.18, "stem", 1.75)],
+    "grown: the plan at 0.3 and 0.5": [Growth(at, g.site, g.expansion) for at, g in zip((0.3, 0.5), PLAN, strict=True)],
+    "grown: the plan at 0.6 and 0.7": [Growth(at, g.site, g.expansion) for at, g in zip((0.6, 0.7), PLAN, strict=True)],
+    "grown: stem only": PLAN[:1],
+    "grown: stem only, x4": [Growth(0.08, "stem", 4.0)],
+    "grown: hidden1 only": [Growth(0.08, "hidden1", 1.0)],
+    "grown: norm at hidden1": [Growth(0.08, "hidden1", normalise="layer", blueprint="norm.v1")],
+    "grown: low rank at hidden1": [Growth(0.08, "hidden1", blueprint="low_rank_linear.v1")],
 }
 
 
@@ -185,7 +182,7 @@ def main() -> None:
     """Run the arms with every seed and print one JSON object per run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--learning-rates", type=float, nargs="+", default=[0.01, 0.02])
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=[0.005, 0.01, 0.02])
     parser.add_argument("--budget", type=float, default=0, help="training FLOPs; the task's default when 0")
     parser.add_argument("--width", type=int, default=24, help="width of the small host")
     parser.add_argument("--only", nargs="+", default=[""], help="run only arms whose name contains one of these")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esper_core.errors import DependencyViolationError, IntegrityError, ValidationError
-from esper_tasks import Cursor, EpochSampler, Split, evaluate, known_tasks, load_task
+from esper_tasks import Cursor, EpochSampler, Split, evaluate, known_tasks, load_task, mean_loss
 from esper_tasks.datafiles import LETTER_COLUMNS, LETTER_ROWS, parse_letter_file, read_letter_table
 from esper_tasks.extras import locate_module_file, require_extra
 from esper_tasks.kjv import text_of_module
@@ -91,7 +91,7 @@ def test_the_model_learns_from_the_data(name: str) -> None:
     for _ in range(15):
         batch = sampler.next_batch()
         optimizer.zero_grad()
-        task.loss(model(batch.inputs), batch.targets).mean().backward()
+        torch.autograd.backward(mean_loss(task, model(batch.inputs), batch.targets))
         optimizer.step()
     after = evaluate(task, model, held_out)
     assert after.loss < before.loss

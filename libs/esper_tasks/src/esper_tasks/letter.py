@@ -61,15 +61,15 @@ class LetterTask(ClassificationTask):
         return TaskSpec(
             batch_size=128,
             optimizer="adam",
-            learning_rate=1e-2,
+            learning_rate=5e-3,
             learning_rate_policy="cosine",
-            flops_budget=14_000_000_000,
-            short_flops_budget=4_000_000_000,
+            flops_budget=20_000_000_000,
+            short_flops_budget=6_000_000_000,
             sizes=SIZES,
             learning_rate_grid=(5e-3, 1e-2, 2e-2, 4e-2),
             growth=GrowthDefaults(
                 steps=(
-                    GrowthStep(0.08, "stem", "mlp_residual.v1", {"expansion": 4.0}),
+                    GrowthStep(0.08, "stem", "mlp_residual.v1", {"expansion": 1.75}),
                     GrowthStep(0.18, "hidden1", "mlp_residual.v1"),
                 )
             ),
