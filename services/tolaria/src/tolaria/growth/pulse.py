@@ -1,0 +1,74 @@
+"""The pulse towards Kasmina: boundaries, so that time passes for it, and evidence, so that it can judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from tolaria.growth.evidence import EvidenceCollector
+from tolaria.growth.observation import Observed, watch
+from tolaria.training.links import BoundaryMark, Links
+from tolaria.training.session import Session
+
+
+class Pulse:
+    """Sends evidence and boundaries every few steps and at the end of each epoch.
+
+    Parameters
+    ----------
+    session : Session
+        The run.
+    links : Links
+        Where they go.
+    evidence : EvidenceCollector
+        Measures.
+    interval_steps : int
+        Optimizer steps between two reports.
+    """
+
+    def __init__(self, session: Session, links: Links, evidence: EvidenceCollector, interval_steps: int) -> None:
+        self._session = session
+        self._links = links
+        self._evidence = evidence
+        self._interval = interval_steps
+        self._seen: Mapping[str, Observed] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Observe the seeds in the step inside the block, where a report is due after it."""
+        session = self._session
+        steps = session.counters.step + 1
+        unsettled = session.book.unsettled()
+        if not unsettled or not self._due(steps):
+            yield
+            return
+        with watch(session.host.graft(entry.seed_id) for entry in unsettled) as seen:
+            self._seen = seen
+            yield
+
+    def beat(self) -> None:
+        """Send what is due after a step."""
+        session = self._session
+        if not self._due(session.counters.step):
+            return
+        if session.book.unsettled():
+            self._report(boundary=session.at_epoch_end, final=False)
+        self._mark(epoch_end=session.at_epoch_end, final=False)
+
+    def final_beat(self) -> None:
+        """Send what is known at the last fence."""
+        self._report(boundary=True, final=True)
+        self._mark(epoch_end=True, final=True)
+
+    def _due(self, step: int) -> bool:
+        return step % self._interval == 0 or step % self._session.sampler.batches_per_epoch == 0
+
+    def _report(self, *, boundary: bool, final: bool) -> None:
+        for message in self._evidence.collect(self._seen, boundary=boundary, final=final):
+            self._links.to_kasmina.put(message)
+
+    def _mark(self, *, epoch_end: bool, final: bool) -> None:
+        session = self._session
+        self._links.to_kasmina.put(
+            BoundaryMark(session.counters.step, session.epoch, session.host.generation, epoch_end, final)
+        )

@@ -1,0 +1,70 @@
+"""Settings of a training worker; the service's own settings add to the same `TOLARIA_` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from esper_core.settings import Field, LogLevel, PeerSettings, SettingsConfigDict
+
+
+class WorkerSettings(PeerSettings):
+    """How a worker trains, measures, saves and talks; every field has a default, so that a run needs no services."""
+
+    model_config = SettingsConfigDict(env_prefix="TOLARIA_")
+
+    log_level: LogLevel = Field(default="INFO", description="Lowest level that is logged.")
+    keyring_file: Path | None = Field(
+        default=None,
+        validation_alias="ESPER_KEYRING_FILE",
+        description="JSON file with the signing keys, mode 0600; needed as soon as a peer is configured.",
+    )
+    task_allowlist: str = Field(
+        default="", description="Tasks of the operator's own, `module:function`, separated by commas."
+    )
+
+    evidence_interval_steps: int = Field(default=20, ge=1, description="Optimizer steps between two evidence reports.")
+    probe_fraction: float = Field(
+        default=0.01, gt=0, le=1, description="Share of the budget between two counterfactual probes of a seed."
+    )
+    probe_examples: int = Field(default=1024, ge=32, description="Held-out examples in a counterfactual probe.")
+
+    snapshot_interval_steps: int = Field(
+        default=50, ge=1, description="Steps between two in-memory snapshots for the fast rollback."
+    )
+    snapshot_ring_size: int = Field(default=3, ge=1, le=16, description="In-memory snapshots that are kept.")
+    rollback_limit: int = Field(default=3, ge=0, description="Automatic rollbacks after which the run halts.")
+    explosion_factor: float = Field(
+        default=4.0, gt=1, description="A loss above this many times the first losses counts as an explosion."
+    )
+    fast_rollback_deadline_ms: int = Field(default=500, ge=1, description="Deadline of a rollback from memory.")
+    full_rollback_deadline_s: float = Field(default=12.0, gt=0, description="Deadline of a rollback from disk.")
+
+    checkpoint_interval_s: float = Field(
+        default=10.0, gt=0, description="Longest wall time between two durable checkpoints."
+    )
+    checkpoint_spacing_s: float = Field(
+        default=2.0, ge=0, description="Shortest wall time between two checkpoints that an epoch's end asks for."
+    )
+    checkpoints_kept: int = Field(default=3, ge=2, le=100, description="Good checkpoints that are kept on disk.")
+
+    status_interval_s: float = Field(default=1.0, gt=0, description="Time between two status reports.")
+    final_fence_s: float = Field(
+        default=10.0, ge=0, description="Longest wait at the end of the budget for decisions on unsettled seeds."
+    )
+    shutdown_s: float = Field(default=5.0, gt=0, description="Longest wait for the mediator to deliver its last words.")
+
+    advise_timeout_s: float = Field(default=2.0, gt=0, description="Longest wait for one decision of Tamiyo.")
+    kernel_timeout_s: float = Field(default=20.0, gt=0, description="Longest time to fetch, verify and build a kernel.")
+    kernel_cache_bytes: int = Field(default=64 * 2**20, ge=0, description="Kernel bytes kept in memory.")
+    connect_timeout_s: float = Field(default=5.0, gt=0, description="Longest wait for a connection to a peer.")
+    peer_failure_limit: int = Field(
+        default=3, ge=1, description="Failures of a peer in a row after which the run turns conservative."
+    )
+    backoff_initial_s: float = Field(default=0.2, gt=0, description="First pause before a peer is tried again.")
+    backoff_limit_s: float = Field(default=2.0, gt=0, description="Longest pause before a peer is tried again.")
+    outbox_limit: int = Field(default=4096, ge=16, description="Messages that may wait for a peer.")
+
+    @property
+    def allowed_tasks(self) -> tuple[str, ...]:
+        """The operator's own tasks."""
+        return tuple(name.strip() for name in self.task_allowlist.split(",") if name.strip())

@@ -1,0 +1,204 @@
+"""The fence: the moment between two optimizer steps at which orders are obeyed and the topology may change."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from esper_core import leyline
+from esper_core.errors import EsperError
+from tolaria.growth.executor import DirectiveExecutor
+from tolaria.reporting.reporter import Reporter
+from tolaria.state.rollback import Rollback
+from tolaria.training.links import Incoming, Links
+from tolaria.training.orders import Order, OrderOutcome, RateChange
+from tolaria.training.session import Session
+
+_ANSWERS: Final = 256
+_LOOK_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why the loop ends: its budget is spent, or it was told to halt."""
+
+    how: Literal["completed", "halted"]
+    reason: str
+
+
+class Fence:
+    """Works off everything that came in since the last fence; at nearly all of them that is nothing.
+
+    Parameters
+    ----------
+    session : Session
+        The run.
+    links : Links
+        What came in, and where answers go.
+    executor : DirectiveExecutor
+        Carries out directives.
+    rollback : Rollback
+        Carries out rollback orders.
+    reporter : Reporter
+        Is told.
+    """
+
+    def __init__(
+        self, session: Session, links: Links, executor: DirectiveExecutor, rollback: Rollback, reporter: Reporter
+    ) -> None:
+        self._session = session
+        self._links = links
+        self._executor = executor
+        self._rollback = rollback
+        self._reporter = reporter
+        self._ending: Ending | None = None
+        self._paused = ""
+        self._conservative = ""
+        self._emergency = ""
+        self._answers: OrderedDict[str, OrderOutcome] = OrderedDict()
+        self.heard = 0
+
+    def cross(self) -> Ending | None:
+        """Obey what came in; waits here while the run is paused. Returns why the run must end, or None."""
+        self._work_off()
+        if self._links.control.lost or self._conservative or self._emergency:
+            self._look_at_control()
+        while self._paused and self._ending is None:
+            self._links.inbox.wait(_LOOK_S)
+            self._work_off()
+        if self._session.book.unsettled():
+            self._session.host.advance(self._session.counters.step)
+        return self._ending
+
+    def halt(self, reason: str) -> Ending:
+        """End the run at this fence."""
+        self._ending = Ending("halted", reason)
+        return self._ending
+
+    def _work_off(self) -> None:
+        for item in self._links.inbox.drain():
+            self._take(item)
+
+    def _take(self, item: Incoming) -> None:
+        if isinstance(item, leyline.Directive):
+            self.heard += 1
+            self._direct(item)
+        elif isinstance(item, leyline.SeedTransition):
+            self.heard += 1
+            self._note_stage(item)
+        elif isinstance(item, RateChange):
+            self._session.learning_rate.rescale(item.factor, item.group)
+        else:
+            self._obey(item)
+
+    def _direct(self, directive: leyline.Directive) -> None:
+        result = self._executor.apply(directive)
+        self._reporter.apply_ms = result.apply_ms
+        self._links.to_kasmina.put(result)
+        self._reporter.tell(result)
+        self._reporter.refresh()
+
+    def _note_stage(self, transition: leyline.SeedTransition) -> None:
+        """Take over the stages that Kasmina alone knows about: a culled seed waits and becomes dormant."""
+        book = self._session.book
+        entry = book.entries.get(transition.seed_id)
+        if entry is not None and not entry.unsettled and entry.stage != leyline.SEED_STAGE_FOSSILIZED:
+            book.enter_stage(entry.seed_id, transition.to_stage, self._session.counters.step, self._session.epoch)
+
+    def _obey(self, order: Order) -> None:
+        answer = self._answers.get(order.order_id)
+        if answer is None:
+            try:
+                answer = self._carry_out(order)
+            except EsperError as error:
+                answer = OrderOutcome(order.order_id, False, error.code, error.message)
+            self._answers[order.order_id] = answer
+            while len(self._answers) > _ANSWERS:
+                self._answers.popitem(last=False)
+        self._links.to_tolaria.put(answer)
+
+    def _carry_out(self, order: Order) -> OrderOutcome:
+        if order.kind == leyline.ORDER_KIND_PAUSE:
+            self._pause(order.reason or "Paused by order.")
+        elif order.kind == leyline.ORDER_KIND_RESUME:
+            self._resume()
+        elif order.kind == leyline.ORDER_KIND_HALT:
+            self.halt(order.reason or "Halted by order.")
+        elif order.kind == leyline.ORDER_KIND_ROLLBACK:
+            return self._go_back(order)
+        elif order.kind == leyline.ORDER_KIND_EMERGENCY:
+            self._raise(order)
+        elif order.kind == leyline.ORDER_KIND_CLEAR_EMERGENCY:
+            self._clear(order)
+        else:
+            return OrderOutcome(order.order_id, False, "ESP-1004", f"Order kind {order.kind} is not known.")
+        return OrderOutcome(order.order_id, True)
+
+    def _pause(self, reason: str) -> None:
+        if not self._paused:
+            self._paused = reason
+            self._reporter.change_state(leyline.RUN_STATE_PAUSED, reason)
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = ""
+            self._reporter.change_state(*self._training_state("Resumed by order."))
+
+    def _go_back(self, order: Order) -> OrderOutcome:
+        before = self._session.host.generation
+        self._reporter.change_state(leyline.RUN_STATE_ROLLING_BACK, order.reason or "Rollback by order.")
+        done = self._rollback.go_back("operator", to_step=order.to_step, full=order.full)
+        self._reporter.rolled_back(done)
+        state = (leyline.RUN_STATE_PAUSED, self._paused) if self._paused else self._training_state(done.message)
+        self._reporter.change_state(*state)
+        if before != self._session.host.generation:
+            self._links.greet_again.set()
+        code = "" if done.restored else "ESP-1013"
+        return OrderOutcome(order.order_id, done.restored, code, done.message, done)
+
+    def _raise(self, order: Order) -> None:
+        self._reporter.tell(_note(order, cleared=False))
+        if order.level == leyline.EMERGENCY_LEVEL_HALT:
+            self.halt(f"Emergency: {order.reason}")
+        elif order.level == leyline.EMERGENCY_LEVEL_CONSERVATIVE:
+            self._emergency = f"Emergency: {order.reason}"
+
+    def _clear(self, order: Order) -> None:
+        self._reporter.tell(_note(order, cleared=True))
+        self._emergency = ""
+
+    def _look_at_control(self) -> None:
+        """Enter CONSERVATIVE while the control plane is lost or an emergency says so, and leave it afterwards."""
+        control = self._links.control
+        reason = self._emergency or (control.reason if control.lost else "")
+        if reason and control.lost and self._session.plan.on_control_loss == "halt":
+            self.halt(reason)
+            return
+        if bool(reason) == bool(self._conservative):
+            self._hold_alphas(bool(reason))
+            return
+        self._conservative = reason
+        self._executor.structural_changes_refused = reason
+        self._hold_alphas(bool(reason))
+        if not self._paused:
+            self._reporter.change_state(*self._training_state("The control plane is back."))
+
+    def _hold_alphas(self, held: bool) -> None:
+        for entry in self._session.book.unsettled():
+            self._session.host.hold_alpha(entry.seed_id, held)
+
+    def _training_state(self, otherwise: str) -> tuple[int, str]:
+        if self._conservative:
+            return leyline.RUN_STATE_CONSERVATIVE, self._conservative
+        return leyline.RUN_STATE_RUNNING, otherwise
+
+
+def _note(order: Order, *, cleared: bool) -> leyline.EmergencyNote:
+    return leyline.EmergencyNote(
+        level=leyline.EmergencyLevel.ValueType(order.level),
+        cleared=cleared,
+        reason=order.reason,
+        signal_id=order.signal_id,
+        origin=order.origin,
+    )

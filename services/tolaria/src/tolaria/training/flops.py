@@ -1,0 +1,50 @@
+"""What a training step and an inference cost, counted by torch on the real model, once per topology.
+
+Counted are matrix products, convolutions and attention, forward and backward; a frozen host costs less, because its
+gradients are not computed. Optimizer arithmetic, validation passes and the final test are not counted; counterfactual
+probes are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from esper_runtime.flops import count_flops
+from esper_tasks import Batch, Task, mean_loss
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """FLOPs of one optimizer step on a full batch, and of the forward pass of one example."""
+
+    step: int
+    inference_per_example: int
+
+
+class FlopMeter:
+    """Remembers the cost of every topology that was measured.
+
+    Parameters
+    ----------
+    task : Task
+        Gives the loss.
+    sample : Batch
+        A full batch of real examples, on the model's device.
+    """
+
+    def __init__(self, task: Task, sample: Batch) -> None:
+        self._task = task
+        self._sample = sample
+        self._known: dict[str, StepCost] = {}
+
+    def cost(self, key: str, model: nn.Module) -> StepCost:
+        """Return the cost of a model, measured without a trace when the key is new."""
+        if key not in self._known:
+            count = count_flops(model, self._sample, backward=True, loss=self._loss)
+            self._known[key] = StepCost(count.total, count.forward // len(self._sample))
+        return self._known[key]
+
+    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return mean_loss(self._task, model(batch.inputs), batch.targets)

@@ -1,0 +1,189 @@
+"""Learning-rate policies.
+
+Every policy is a factor on a group's base rate, a function of the share of the budget that the coming step reaches
+(steps are optimizer steps, epochs are epochs; where FLOPs rule, the share is one of FLOPs):
+
+    constant   1
+    cosine     half a cosine from 1 to the floor at the end of the budget
+    step       1, then 0.1 from 50 % and 0.01 from 75 %
+    plateau    halved when `PATIENCE` validation passes in a row bring no improvement
+
+Warm-up rises linearly from `warmup_floor` to 1 and stands in front of every policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
+
+import torch
+
+from esper_core.errors import DependencyViolationError, ValidationError
+from tolaria.training.optimizer import BASE_LR, group_name
+from tolaria.training.plan import LR_POLICIES, LearningRatePlan
+
+PATIENCE: Final = 5
+IMPROVEMENT: Final = 1e-3
+_STEPS: Final = ((0.75, 0.01), (0.5, 0.1))
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRateState:
+    """What a policy remembers; plain data for a checkpoint.
+
+    Parameters
+    ----------
+    scale : float
+        Factor from operators, commands and rollbacks, on all groups.
+    group_scales : Mapping[str, float]
+        Factors on single groups.
+    plateau : float
+        Factor of the plateau policy.
+    best_loss : float
+        Best validation loss so far, infinite before the first pass.
+    stale_passes : int
+        Validation passes since the last improvement.
+    """
+
+    scale: float = 1.0
+    group_scales: Mapping[str, float] = field(default_factory=dict)
+    plateau: float = 1.0
+    best_loss: float = math.inf
+    stale_passes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; an infinite best loss becomes None, because JSON has no infinity."""
+        data = asdict(self)
+        data["best_loss"] = None if math.isinf(self.best_loss) else self.best_loss
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LearningRateState:
+        """Read what `to_dict` wrote."""
+        best = data["best_loss"]
+        return cls(**{**data, "best_loss": math.inf if best is None else best})
+
+
+class LearningRate:
+    """Sets the rate of every optimizer group before each step.
+
+    Parameters
+    ----------
+    plan : LearningRatePlan
+        The policy.
+
+    Raises
+    ------
+    ValidationError
+        If the policy is unknown or a number is out of bounds.
+    """
+
+    def __init__(self, plan: LearningRatePlan) -> None:
+        _check(plan)
+        self._plan = plan
+        self._policy = _POLICIES[plan.policy]
+        self.state = LearningRateState()
+
+    def factor(self, fraction: float) -> float:
+        """Return the policy's factor for a step that reaches this share of the budget."""
+        plan = self._plan
+        if fraction < plan.warmup_fraction:
+            return plan.warmup_floor + (1.0 - plan.warmup_floor) * fraction / plan.warmup_fraction
+        done = (fraction - plan.warmup_fraction) / (1.0 - plan.warmup_fraction)
+        shaped = self._policy(done, plan.floor)
+        return max(plan.floor, shaped * self.state.plateau) if plan.policy == "plateau" else shaped
+
+    def apply(self, optimizer: torch.optim.Optimizer, fraction: float) -> None:
+        """Set every group's rate.
+
+        Raises
+        ------
+        DependencyViolationError
+            If a group has no base rate: a default would train it at a rate that nobody chose.
+        """
+        factor = self.factor(fraction) * self.state.scale
+        scales = self.state.group_scales
+        for group in optimizer.param_groups:
+            base = group.get(BASE_LR)
+            if base is None:
+                raise DependencyViolationError(
+                    f"Optimizer group {group_name(group)!r} has no {BASE_LR}. Set it when the group is added.",
+                    dependency=BASE_LR,
+                )
+            group["lr"] = base * factor * scales.get(group_name(group), 1.0)
+
+    def observe(self, validation_loss: float) -> None:
+        """Tell the policy about a validation pass; only plateau listens."""
+        state = self.state
+        if self._plan.policy != "plateau":
+            return
+        if validation_loss < state.best_loss * (1.0 - IMPROVEMENT):
+            self.state = replace(state, best_loss=validation_loss, stale_passes=0)
+        elif state.stale_passes + 1 >= PATIENCE:
+            self.state = replace(state, plateau=state.plateau * 0.5, stale_passes=0)
+        else:
+            self.state = replace(state, stale_passes=state.stale_passes + 1)
+
+    def rescale(self, factor: float, group: str = "") -> None:
+        """Multiply the rate of one group, or of all, from the next step on.
+
+        Raises
+        ------
+        ValidationError
+            If the factor isn't above 0 and at most 2.
+        """
+        if not 0.0 < factor <= 2.0:
+            raise ValidationError(
+                f"The learning rate cannot be multiplied by {factor}.",
+                field="learning_rate_factor",
+                allowed="a number above 0, at most 2",
+            )
+        if not group:
+            self.state = replace(self.state, scale=self.state.scale * factor)
+            return
+        scales = {**self.state.group_scales, group: self.state.group_scales.get(group, 1.0) * factor}
+        self.state = replace(self.state, group_scales=scales)
+
+
+def _constant(_done: float, _floor: float) -> float:
+    return 1.0
+
+
+def _cosine(done: float, floor: float) -> float:
+    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+def _step(done: float, floor: float) -> float:
+    return max(floor, next((factor for start, factor in _STEPS if done >= start), 1.0))
+
+
+_POLICIES: Final[Mapping[str, Callable[[float, float], float]]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "step": _step,
+    "plateau": _constant,
+}
+
+
+def _check(plan: LearningRatePlan) -> None:
+    if plan.policy not in _POLICIES:
+        raise ValidationError(
+            f"Learning-rate policy {plan.policy!r} does not exist.",
+            field="spec.learning_rate.policy",
+            allowed=LR_POLICIES,
+        )
+    if not 0.0 <= plan.warmup_fraction <= 0.5:
+        raise ValidationError(
+            f"A warm-up cannot take {plan.warmup_fraction} of the budget.",
+            field="spec.learning_rate.warmup_fraction",
+            allowed="a number from 0 to 0.5",
+        )
+    for name, value in (("floor", plan.floor), ("warmup_floor", plan.warmup_floor)):
+        if not 0.0 <= value <= 1.0:
+            raise ValidationError(
+                f"A learning-rate {name} cannot be {value}.",
+                field=f"spec.learning_rate.{name}",
+                allowed="a number from 0 to 1",
+            )

@@ -1,0 +1,127 @@
+"""The epoch loop: fence, step, look after what the step brought; until the budget is spent or somebody says halt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_core.logs import get_logger
+from tolaria.growth.faults import seed_at_fault
+from tolaria.growth.operations import GrowthOperations
+from tolaria.growth.probing import Prober
+from tolaria.growth.pulse import Pulse
+from tolaria.growth.settling import LastFence, abort_seed, tell_aborted
+from tolaria.reporting.reporter import Reporter
+from tolaria.state.keeper import StateKeeper
+from tolaria.state.recovery import Recovery
+from tolaria.training.fence import Ending, Fence
+from tolaria.training.links import Links
+from tolaria.training.session import Session
+from tolaria.training.step import StepResult, training_step
+from tolaria.training.validation import validate
+
+_log = get_logger("loop")
+
+
+@dataclass(frozen=True, slots=True)
+class LoopParts:
+    """What the loop is put together from; each part is described at its class."""
+
+    session: Session
+    fence: Fence
+    pulse: Pulse
+    prober: Prober
+    keeper: StateKeeper
+    recovery: Recovery
+    last_fence: LastFence
+    operations: GrowthOperations
+    reporter: Reporter
+    links: Links
+    explosion_factor: float
+
+
+class TrainingLoop:
+    """Runs a session to its end.
+
+    Parameters
+    ----------
+    parts : LoopParts
+        The parts.
+    """
+
+    def __init__(self, parts: LoopParts) -> None:
+        self._parts = parts
+        self._session = parts.session
+
+    def run(self) -> Ending:
+        """Train until the budget is spent or the run is halted.
+
+        Raises
+        ------
+        Exception
+            Whatever the host itself raises: no rollback can help there.
+        """
+        while True:
+            ending = self._parts.fence.cross()
+            if ending is not None:
+                return ending
+            if not self._session.affords_step():
+                return self._finish()
+            result = self._step()
+            if result is not None:
+                self._after(result)
+
+    def _step(self) -> StepResult | None:
+        """Make one step; None where a seed's exception spoiled it, and the same batch comes again without that seed."""
+        cursor = self._session.sampler.cursor
+        try:
+            with self._parts.pulse.watching():
+                return training_step(self._session, self._parts.explosion_factor)
+        except Exception as error:
+            seed_id = seed_at_fault(self._session, error)
+            if seed_id is None:
+                raise
+            self._session.sampler.seek(cursor)
+            self._throw_out(seed_id, error)
+            return None
+
+    def _throw_out(self, seed_id: str, error: Exception) -> None:
+        _log.error("a seed raised in the forward or backward pass", seed_id=seed_id, exc_info=error)
+        entry = self._session.book.update(seed_id, finite=False)
+        reason = f"The seed raised {type(error).__name__}: {error}"
+        abort_seed(self._session, self._parts.operations, self._parts.reporter, entry, reason)
+        self._parts.links.greet_again.set()
+
+    def _after(self, result: StepResult) -> None:
+        if result.problem:
+            self._recover(result.problem)
+            return
+        self._measure()
+        self._parts.pulse.beat()
+        self._parts.reporter.stepped(result)
+        self._parts.keeper.keep()
+
+    def _recover(self, problem: str) -> None:
+        before = self._session.host.generation
+        recovered = self._parts.recovery.recover(problem)
+        self._parts.reporter.rolled_back(recovered.done)
+        for entry in recovered.detached:
+            tell_aborted(self._session, self._parts.reporter, entry, f"Taken out after {problem} came again.")
+        if before != self._session.host.generation:
+            self._parts.links.greet_again.set()
+        if recovered.give_up:
+            self._parts.fence.halt(recovered.give_up)
+
+    def _measure(self) -> None:
+        session = self._session
+        interval = session.plan.validation_interval_steps or session.sampler.batches_per_epoch
+        if session.counters.step % interval:
+            return
+        scores = validate(session)
+        session.learning_rate.observe(scores.loss)
+        if session.plan.growth.enabled:
+            session.book.curve.append(self._parts.prober.point())
+        self._parts.reporter.validated(scores)
+
+    def _finish(self) -> Ending:
+        halted = self._parts.last_fence.settle()
+        return halted or Ending("completed", "The budget is spent.")

@@ -1,0 +1,86 @@
+"""A run as the trainer takes it: the request with every default filled in and every value checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from esper_tasks import ParameterValue
+from tolaria.training.budget import Budget
+
+OPTIMIZERS: Final = ("adam", "adamw", "sgd")
+LR_POLICIES: Final = ("constant", "cosine", "step", "plateau")
+GROWTH_POLICIES: Final = ("none", "schedule", "heuristic", "learned")
+
+CONTROL_LOSS: Final = ("continue", "halt")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerPlan:
+    """Optimizer and base learning rate of every group."""
+
+    name: str
+    learning_rate: float
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRatePlan:
+    """Learning-rate policy over the budget.
+
+    Parameters
+    ----------
+    policy : str
+        One of `LR_POLICIES`.
+    warmup_fraction : float
+        Share of the budget in which the rate rises linearly.
+    floor : float
+        Lowest factor that the policy may reach after the warm-up.
+    warmup_floor : float
+        Factor from which the warm-up rises.
+    """
+
+    policy: str = "constant"
+    warmup_fraction: float = 0.0
+    floor: float = 0.0
+    warmup_floor: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GrowthPlan:
+    """Who may grow the model, where and how far; policy "none" means a static run without a control plane."""
+
+    policy: str = "none"
+    sites: tuple[str, ...] = ()
+    blueprint_ids: tuple[str, ...] = ()
+    max_seeds: int = 0
+    max_parameters: int = 0
+    isolation: int = 0
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the run talks to Tamiyo and Kasmina."""
+        return self.policy != "none"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """Everything that rules a run; see RunSpec for the meaning of each field."""
+
+    run_id: str
+    task: str
+    batch_size: int
+    budget: Budget
+    optimizer: OptimizerPlan
+    learning_rate: LearningRatePlan = field(default_factory=LearningRatePlan)
+    growth: GrowthPlan = field(default_factory=GrowthPlan)
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    random_seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    on_control_loss: str = "continue"
+    checkpoint_interval_steps: int = 0
+    validation_interval_steps: int = 0
+    start_from: str = ""

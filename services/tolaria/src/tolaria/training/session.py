@@ -1,0 +1,123 @@
+"""Everything that a run trains with, in one place: model, data, optimizer, learning rate, counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from esper_runtime.host import Host
+from esper_tasks import Batch, EpochSampler, Task, TaskData
+from tolaria.growth.book import SeedBook
+from tolaria.training.budget import Spent
+from tolaria.training.flops import FlopMeter, StepCost
+from tolaria.training.learning_rate import LearningRate
+from tolaria.training.plan import RunPlan
+from tolaria.training.statistics import LossStatistics
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a run counts; all of it belongs to a checkpoint.
+
+    Attributes
+    ----------
+    step : int
+        Optimizer steps made.
+    flops : int
+        Training FLOPs spent, counterfactual probes included.
+    rollbacks : int
+        Rollbacks made; a rollback does not undo this count.
+    parameters_initial : int
+        Parameters before growth.
+    elapsed_s : float
+        Wall time of earlier starts of this run, in seconds.
+    """
+
+    step: int = 0
+    flops: int = 0
+    rollbacks: int = 0
+    parameters_initial: int = 0
+    elapsed_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Session:
+    """The mutable heart of a run; only the training thread touches it."""
+
+    plan: RunPlan
+    task: Task
+    data: TaskData
+    host: Host
+    optimizer: torch.optim.Optimizer
+    learning_rate: LearningRate
+    sampler: EpochSampler
+    meter: FlopMeter
+    device: torch.device
+    statistics: LossStatistics = field(default_factory=LossStatistics)
+    counters: Counters = field(default_factory=Counters)
+    book: SeedBook = field(default_factory=SeedBook)
+    _cost: StepCost | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs behind us."""
+        return self.counters.step // self.sampler.batches_per_epoch
+
+    @property
+    def at_epoch_end(self) -> bool:
+        """Whether the last step was the last of its epoch."""
+        return self.counters.step > 0 and self.counters.step % self.sampler.batches_per_epoch == 0
+
+    @property
+    def spent(self) -> Spent:
+        """What the budget is compared with."""
+        return Spent(steps=self.counters.step, epochs=self.epoch, flops=self.counters.flops)
+
+    @property
+    def cost(self) -> StepCost:
+        """What the next step costs on the present topology."""
+        if self._cost is None:
+            self._cost = self.meter.cost(topology_key(self.host), self.host.model)
+        return self._cost
+
+    def topology_changed(self) -> None:
+        """Forget what depends on the topology or on a seed's stage."""
+        self._cost = None
+
+    @property
+    def fraction(self) -> float:
+        """Spent share of the budget, 0 to 1."""
+        return self.plan.budget.fraction(self.spent, self._epoch_part(self.counters.step))
+
+    @property
+    def fraction_after_step(self) -> float:
+        """Share of the budget that the coming step reaches."""
+        steps = self.counters.step + 1
+        epochs = steps // self.sampler.batches_per_epoch
+        after = Spent(steps=steps, epochs=epochs, flops=self.counters.flops + self.cost.step)
+        return self.plan.budget.fraction(after, self._epoch_part(steps))
+
+    @property
+    def total_steps(self) -> int:
+        """Estimate of the steps of the whole run."""
+        return self.plan.budget.total_steps(self.spent, self.cost.step, self.sampler.batches_per_epoch)
+
+    def affords_step(self) -> bool:
+        """Say whether the budget allows one more step."""
+        return self.plan.budget.allows(self.spent, self.cost.step)
+
+    def next_batch(self) -> Batch:
+        """Take the next batch to the device."""
+        batch = self.sampler.next_batch()
+        if self.device.type == "cpu":
+            return batch
+        return Batch(batch.inputs.to(self.device), batch.targets.to(self.device))
+
+    def _epoch_part(self, steps: int) -> float:
+        return (steps % self.sampler.batches_per_epoch) / self.sampler.batches_per_epoch
+
+
+def topology_key(host: Host) -> str:
+    """Return a text that is the same exactly where a step costs the same: grafts, their stages and isolation."""
+    return ";".join(f"{seed.seed_id},{seed.stage},{seed.isolation}" for seed in host.seeds())

@@ -1,0 +1,96 @@
+"""Smoothed loss, its volatility, and how the gradient norm varies; plain numbers, cheap enough for every step."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+_WINDOW: Final = 50
+_DECAY: Final = 0.95
+_FIRST: Final = 10
+
+
+class LossStatistics:
+    """What the loop remembers about its losses and gradient norms.
+
+    Attributes
+    ----------
+    loss_ewma : float or None
+        Exponentially smoothed loss, None before the first step.
+    gradient_norm_ewma : float or None
+        Exponentially smoothed gradient norm.
+    first_loss : float or None
+        Mean of the first ten losses of the run, the yardstick for an explosion.
+    """
+
+    __slots__ = ("_first_sum", "_losses", "_norms", "_seen", "gradient_norm_ewma", "loss_ewma")
+
+    def __init__(self) -> None:
+        self.loss_ewma: float | None = None
+        self.gradient_norm_ewma: float | None = None
+        self._losses: deque[float] = deque(maxlen=_WINDOW)
+        self._norms: deque[float] = deque(maxlen=_WINDOW)
+        self._first_sum = 0.0
+        self._seen = 0
+
+    def observe(self, loss: float, gradient_norm: float) -> None:
+        """Take note of one finished step."""
+        self.loss_ewma = _smoothed(self.loss_ewma, loss)
+        self.gradient_norm_ewma = _smoothed(self.gradient_norm_ewma, gradient_norm)
+        self._losses.append(loss)
+        self._norms.append(gradient_norm)
+        if self._seen < _FIRST:
+            self._first_sum += loss
+            self._seen += 1
+
+    @property
+    def first_loss(self) -> float | None:
+        """Mean of the first losses, None until ten steps were made."""
+        return self._first_sum / _FIRST if self._seen == _FIRST else None
+
+    @property
+    def volatility(self) -> float | None:
+        """Standard deviation of the recent losses over their mean."""
+        mean, variance = _moments(self._losses)
+        return variance**0.5 / abs(mean) if mean and len(self._losses) > 1 else None
+
+    @property
+    def gradient_variance(self) -> float | None:
+        """Variance of the recent gradient norms over their squared mean."""
+        mean, variance = _moments(self._norms)
+        return variance / mean**2 if mean and len(self._norms) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for a checkpoint."""
+        return {
+            "loss_ewma": self.loss_ewma,
+            "gradient_norm_ewma": self.gradient_norm_ewma,
+            "losses": list(self._losses),
+            "norms": list(self._norms),
+            "first_sum": self._first_sum,
+            "seen": self._seen,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LossStatistics:
+        """Read what `to_dict` wrote."""
+        statistics = cls()
+        statistics.loss_ewma = data["loss_ewma"]
+        statistics.gradient_norm_ewma = data["gradient_norm_ewma"]
+        statistics._losses.extend(data["losses"])
+        statistics._norms.extend(data["norms"])
+        statistics._first_sum = data["first_sum"]
+        statistics._seen = data["seen"]
+        return statistics
+
+
+def _smoothed(before: float | None, value: float) -> float:
+    return value if before is None else _DECAY * before + (1.0 - _DECAY) * value
+
+
+def _moments(values: deque[float]) -> tuple[float, float]:
+    if not values:
+        return 0.0, 0.0
+    mean = sum(values) / len(values)
+    return mean, sum((value - mean) ** 2 for value in values) / len(values)

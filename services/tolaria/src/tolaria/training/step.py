@@ -1,0 +1,97 @@
+"""One optimizer step: batch, forward, backward, check, update. Nothing else happens here."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from esper_tasks import Batch, mean_loss
+from tolaria.training.optimizer import gradient_norm
+from tolaria.training.session import Session
+
+Problem = Literal["", "non_finite_loss", "non_finite_gradient", "loss_explosion"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step gave.
+
+    Attributes
+    ----------
+    step : int
+        Number of the step, from 1; the old number where nothing was updated.
+    loss : float
+        Mean loss of the batch.
+    gradient_norm : float
+        L2 norm of all gradients.
+    seconds : float
+        Wall time of the whole step.
+    input_seconds : float
+        Part of it spent on getting the batch.
+    problem : str
+        Empty when the update was made, else why it wasn't.
+    """
+
+    step: int
+    loss: float
+    gradient_norm: float
+    seconds: float
+    input_seconds: float
+    problem: Problem = ""
+
+
+def training_step(session: Session, explosion_factor: float) -> StepResult:
+    """Make one step, or find out why it must not be made; then weights and moments are as before."""
+    began = time.perf_counter()
+    batch = session.next_batch()
+    fed = time.perf_counter()
+    loss = _forward_backward(session, batch)
+    norm = _norm(session)
+    problem = _diagnose(session, loss, norm, explosion_factor)
+    if not problem:
+        _update(session, loss, norm)
+    return StepResult(
+        step=session.counters.step,
+        loss=loss,
+        gradient_norm=norm,
+        seconds=time.perf_counter() - began,
+        input_seconds=fed - began,
+        problem=problem,
+    )
+
+
+def _forward_backward(session: Session, batch: Batch) -> float:
+    session.learning_rate.apply(session.optimizer, session.fraction_after_step)
+    session.optimizer.zero_grad(set_to_none=True)
+    loss: Tensor = mean_loss(session.task, session.host.model(batch.inputs), batch.targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return float(loss.detach())
+
+
+def _norm(session: Session) -> float:
+    parameters: list[nn.Parameter] = [p for group in session.optimizer.param_groups for p in group["params"]]
+    norm = gradient_norm(parameters)
+    return 0.0 if norm is None else float(norm)
+
+
+def _diagnose(session: Session, loss: float, norm: float, explosion_factor: float) -> Problem:
+    if not math.isfinite(loss):
+        return "non_finite_loss"
+    if not math.isfinite(norm):
+        return "non_finite_gradient"
+    first = session.statistics.first_loss
+    if first is not None and loss > explosion_factor * first:
+        return "loss_explosion"
+    return ""
+
+
+def _update(session: Session, loss: float, norm: float) -> None:
+    cost = session.cost.step
+    session.optimizer.step()
+    session.statistics.observe(loss, norm)
+    session.counters.step += 1
+    session.counters.flops += cost

@@ -1,0 +1,1 @@
+"""The worker process of one run: wiring of training thread and mediator thread."""

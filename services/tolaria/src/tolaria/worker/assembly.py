@@ -1,0 +1,80 @@
+"""Putting a worker's training side together from its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tolaria.growth.evidence import EvidenceCollector
+from tolaria.growth.executor import DirectiveExecutor
+from tolaria.growth.operations import GrowthOperations
+from tolaria.growth.probing import Prober
+from tolaria.growth.pulse import Pulse
+from tolaria.growth.settling import LastFence
+from tolaria.reporting.board import StatusBoard
+from tolaria.reporting.events import EventLog
+from tolaria.reporting.reporter import Reporter
+from tolaria.settings import WorkerSettings
+from tolaria.state.checkpoints import CheckpointStore
+from tolaria.state.keeper import Rhythm, StateKeeper
+from tolaria.state.recovery import Recovery
+from tolaria.state.ring import SnapshotRing
+from tolaria.state.rollback import Deadlines, Rollback
+from tolaria.training.fence import Fence
+from tolaria.training.links import Links
+from tolaria.training.loop import LoopParts
+from tolaria.training.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the training side stands in: settings, links to the mediator, where status and events go."""
+
+    settings: WorkerSettings
+    links: Links
+    board: StatusBoard
+    events: EventLog
+    store: CheckpointStore
+    save_status: Callable[[], None]
+
+
+def assemble(session: Session, around: Surroundings) -> LoopParts:
+    """Build every part of the training loop of one session."""
+    settings, links = around.settings, around.links
+    reporter = Reporter(session, around.board, around.events, links.records, around.save_status)
+    ring = SnapshotRing(settings.snapshot_ring_size)
+    rollback = Rollback(
+        session,
+        ring,
+        around.store,
+        Deadlines(settings.fast_rollback_deadline_ms / 1000, settings.full_rollback_deadline_s),
+        lambda bad: reporter.checkpoint_damaged(bad.path.name, bad.problem),
+    )
+    operations = GrowthOperations(session, links.prepared)
+    executor = DirectiveExecutor(operations, lambda: session.counters.step)
+    fence = Fence(session, links, executor, rollback, reporter)
+    prober = Prober(session, settings.probe_examples)
+    evidence = EvidenceCollector(session, prober, settings.probe_fraction)
+    pulse = Pulse(session, links, evidence, settings.evidence_interval_steps)
+    return LoopParts(
+        session=session,
+        fence=fence,
+        pulse=pulse,
+        prober=prober,
+        keeper=StateKeeper(session, ring, around.store, _rhythm(session, settings), reporter),
+        recovery=Recovery(session, rollback, ring, operations, settings.rollback_limit),
+        last_fence=LastFence(session, fence, pulse, operations, links, reporter, settings.final_fence_s),
+        operations=operations,
+        reporter=reporter,
+        links=links,
+        explosion_factor=settings.explosion_factor,
+    )
+
+
+def _rhythm(session: Session, settings: WorkerSettings) -> Rhythm:
+    return Rhythm(
+        snapshot_steps=settings.snapshot_interval_steps,
+        checkpoint_steps=session.plan.checkpoint_interval_steps,
+        longest_s=settings.checkpoint_interval_s,
+        spacing_s=settings.checkpoint_spacing_s,
+    )

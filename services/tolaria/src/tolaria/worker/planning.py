@@ -1,0 +1,150 @@
+"""From a RunSpec, as it came over the wire, to a RunPlan: defaults filled in, every value checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from esper_core import leyline
+from esper_core.errors import UnimplementedError, ValidationError
+from esper_tasks import ParameterValue, Task, TaskSpec
+from tolaria.training.budget import Budget
+from tolaria.training.plan import (
+    CONTROL_LOSS,
+    GROWTH_POLICIES,
+    GrowthPlan,
+    LearningRatePlan,
+    OptimizerPlan,
+    RunPlan,
+)
+
+_ISOLATIONS: Final = frozenset(leyline.IsolationMode.values())
+
+
+def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
+    """Fill in the task's defaults and check what needs no model.
+
+    Parameters
+    ----------
+    run_id : str
+        The run.
+    spec : RunSpec
+        What the user asked for.
+    task : Task
+        The task that the spec names.
+
+    Raises
+    ------
+    ValidationError
+        Names the field and what is allowed.
+    UnimplementedError
+        If more than one worker process is asked for.
+    """
+    defaults = task.default_spec()
+    _check_bounds(spec)
+    return RunPlan(
+        run_id=run_id,
+        task=spec.task,
+        batch_size=spec.batch_size or defaults.batch_size,
+        budget=_budget(spec, defaults),
+        optimizer=_optimizer(spec, defaults),
+        learning_rate=_learning_rate(spec),
+        growth=_growth(spec, defaults),
+        parameters=task_parameters(spec.parameters),
+        random_seed=spec.random_seed,
+        threads=spec.threads or 1,
+        device=spec.device or "cpu",
+        on_control_loss=_control_loss(spec.on_control_loss),
+        checkpoint_interval_steps=spec.checkpoint_interval_steps,
+        validation_interval_steps=spec.validation_interval_steps,
+        start_from=spec.start_from,
+    )
+
+
+def task_parameters(parameters: Sequence[leyline.TaskParameter]) -> dict[str, ParameterValue]:
+    """Return parameters by name; the task itself checks names, types and bounds.
+
+    Raises
+    ------
+    ValidationError
+        If a parameter has no value, or a name occurs twice.
+    """
+    values: dict[str, ParameterValue] = {}
+    for parameter in parameters:
+        kind = parameter.WhichOneof("value")
+        if kind is None or parameter.name in values:
+            raise ValidationError(
+                f"Parameter {parameter.name!r} of the task must be given once, with a value.",
+                field=f"spec.parameters.{parameter.name}",
+                allowed="one value per name",
+            )
+        values[parameter.name] = getattr(parameter, kind)
+    return values
+
+
+def _check_bounds(spec: leyline.RunSpec) -> None:
+    if spec.workers > 1:
+        raise UnimplementedError(
+            f"spec.workers is {spec.workers}; this version trains in one worker process. Set it to 1 or leave it out.",
+            details={"field": "spec.workers"},
+        )
+    if not 0 <= spec.threads <= 256:
+        raise ValidationError(
+            f"A worker cannot use {spec.threads} threads.", field="spec.threads", allowed="1 to 256, 0 for 1"
+        )
+    if spec.random_seed >= 2**63:
+        raise ValidationError(
+            f"spec.random_seed is {spec.random_seed}.", field="spec.random_seed", allowed="an integer below 2^63"
+        )
+
+
+def _budget(spec: leyline.RunSpec, defaults: TaskSpec) -> Budget:
+    if spec.max_steps or spec.max_epochs or spec.flops_budget:
+        return Budget(max_steps=spec.max_steps, max_epochs=spec.max_epochs, flops=spec.flops_budget)
+    return Budget(max_epochs=defaults.max_epochs, flops=defaults.flops_budget)
+
+
+def _optimizer(spec: leyline.RunSpec, defaults: TaskSpec) -> OptimizerPlan:
+    if not spec.HasField("optimizer"):
+        return OptimizerPlan(defaults.optimizer, defaults.learning_rate)
+    given = spec.optimizer
+    return OptimizerPlan(given.name, given.learning_rate, given.weight_decay, given.momentum)
+
+
+def _learning_rate(spec: leyline.RunSpec) -> LearningRatePlan:
+    if not spec.HasField("learning_rate"):
+        return LearningRatePlan()
+    given = spec.learning_rate
+    return LearningRatePlan(given.policy, given.warmup_fraction, given.floor)
+
+
+def _growth(spec: leyline.RunSpec, defaults: TaskSpec) -> GrowthPlan:
+    if not spec.HasField("growth"):
+        return GrowthPlan()
+    given = spec.growth
+    if given.policy not in GROWTH_POLICIES:
+        raise ValidationError(
+            f"Growth policy {given.policy!r} does not exist.", field="spec.growth.policy", allowed=GROWTH_POLICIES
+        )
+    if given.isolation not in _ISOLATIONS:
+        raise ValidationError(
+            f"Isolation mode {given.isolation} does not exist.",
+            field="spec.growth.isolation",
+            allowed=sorted(leyline.IsolationMode.keys()),
+        )
+    return GrowthPlan(
+        policy=given.policy,
+        sites=tuple(given.sites),
+        blueprint_ids=tuple(given.blueprint_ids),
+        max_seeds=given.max_seeds or defaults.growth.max_seeds or 1,
+        max_parameters=given.max_parameters,
+        isolation=given.isolation,
+    )
+
+
+def _control_loss(value: str) -> str:
+    if value and value not in CONTROL_LOSS:
+        raise ValidationError(
+            f"spec.on_control_loss cannot be {value!r}.", field="spec.on_control_loss", allowed=CONTROL_LOSS
+        )
+    return value or "continue"

@@ -1,0 +1,166 @@
+"""One start of a worker, from reading the request to the last word."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from types import FrameType
+
+import psutil
+
+from esper_core import leyline
+from esper_core.clocks import SYSTEM_CLOCK, from_timestamp
+from esper_core.errors import EsperError, RunHaltedError, to_exit_code
+from esper_core.files import FileLock
+from esper_core.ids import new_id
+from esper_core.logs import get_logger
+from esper_tasks import load_task
+from tolaria.mediator.thread import Mediator, Part
+from tolaria.mediator.ticker import Ticker
+from tolaria.reporting.board import StatusBoard
+from tolaria.reporting.events import EventLog
+from tolaria.rundir import RunDirectory, RunRequest, WorkerMark
+from tolaria.settings import WorkerSettings
+from tolaria.state.checkpoints import CheckpointStore
+from tolaria.training.fence import Ending
+from tolaria.training.links import Links, make_links
+from tolaria.training.loop import LoopParts, TrainingLoop
+from tolaria.training.opening import open_session
+from tolaria.training.orders import Order
+from tolaria.training.session import Session
+from tolaria.worker.assembly import Surroundings, assemble
+from tolaria.worker.ending import conclude
+from tolaria.worker.planning import resolve_plan
+from tolaria.worker.start import Begun, begin, was_interrupted
+
+_log = get_logger("worker")
+
+
+def work(run_dir: RunDirectory, settings: WorkerSettings) -> int:
+    """Take a run as far as it goes; returns the exit status of the process.
+
+    Raises
+    ------
+    StateFolderInUseError
+        If another worker has this run.
+    """
+    with FileLock(run_dir.lock_path):
+        earlier = run_dir.read_status()
+        if earlier is not None and earlier.state == leyline.RUN_STATE_COMPLETED:
+            _log.info("the run is complete; there is nothing to do")
+            return 0
+        return _Start(run_dir, settings, earlier).take()
+
+
+class _Start:
+    """One start of a run: everything that lives as long as this process."""
+
+    def __init__(self, run_dir: RunDirectory, settings: WorkerSettings, earlier: leyline.RunStatus | None) -> None:
+        self._run_dir = run_dir
+        self._settings = settings
+        self._earlier = earlier
+        self._request: RunRequest = run_dir.read_request()
+        self._mark = self._leave_mark()
+        self._board = StatusBoard(self._request, os.getpid())
+        self._events = EventLog(run_dir.events_path, self._request.run_id)
+        self._links: Links = make_links(settings.outbox_limit)
+
+    def take(self) -> int:
+        """Run, and say with which status the process ends; an error becomes the run's FAILED state."""
+        try:
+            return self._take()
+        except Exception as error:
+            _log.error("the run failed", exc_info=error)
+            self._fail(error)
+            return to_exit_code(error)
+        finally:
+            self._save_status()
+            self._events.close()
+
+    def _take(self) -> int:
+        session, begun = self._open()
+        store = self._store()
+        parts = assemble(
+            session, Surroundings(self._settings, self._links, self._board, self._events, store, self._save_status)
+        )
+        self._tell_start(parts, begun)
+        mediator = Mediator(lambda: self._mediator_parts(parts), self._settings.shutdown_s)
+        mediator.start()
+        ending = Ending("halted", "The worker failed.")
+        try:
+            parts.keeper.start()
+            with _halting_on_sigterm(self._links):
+                ending = TrainingLoop(parts).run()
+            conclude(parts, self._board, ending, self._mark.resumes)
+        except Exception as error:
+            self._fail(error)
+            raise
+        finally:
+            self._save_status()
+            mediator.stop()
+        return 0 if ending.how == "completed" else to_exit_code(RunHaltedError(ending.reason))
+
+    def _mediator_parts(self, parts: LoopParts) -> Sequence[Part]:
+        return [Ticker(self._board, self._events, self._save_status, self._settings.status_interval_s)]
+
+    def _open(self) -> tuple[Session, Begun]:
+        task = load_task(self._request.spec.task, allow=self._settings.allowed_tasks)
+        plan = resolve_plan(self._request.run_id, self._request.spec, task)
+        session = open_session(plan, task)
+        return session, begin(session, self._store())
+
+    def _store(self) -> CheckpointStore:
+        return CheckpointStore(self._run_dir.checkpoints_path, self._settings.checkpoints_kept)
+
+    def _tell_start(self, parts: LoopParts, begun: Begun) -> None:
+        earlier = self._earlier
+        started = SYSTEM_CLOCK.wall()
+        if earlier is not None and earlier.HasField("started_at"):
+            started = from_timestamp(earlier.started_at)
+        counters = parts.session.counters
+        self._board.started(started, counters.elapsed_s, counters.step)
+        for bad in begun.bad:
+            _log.warning("a checkpoint is damaged and was passed over", checkpoint=bad.path.name, problem=bad.problem)
+            parts.reporter.checkpoint_damaged(bad.path.name, bad.problem)
+        if self._events.repaired:
+            _log.warning("the event journal was repaired", damage=self._events.repaired)
+        parts.reporter.change_state(leyline.RUN_STATE_RUNNING, begun.reason)
+
+    def _leave_mark(self) -> WorkerMark:
+        former = self._run_dir.read_mark()
+        attempt = former.attempt + 1 if former else 1
+        resumes = former.resumes if former else 0
+        if former is not None and was_interrupted(self._earlier):
+            resumes += 1
+        mark = WorkerMark(os.getpid(), psutil.Process().create_time(), attempt, resumes)
+        self._run_dir.write_mark(mark)
+        return mark
+
+    def _save_status(self) -> None:
+        self._run_dir.write_status(self._board.status())
+
+    def _fail(self, error: Exception) -> None:
+        if self._board.state == leyline.RUN_STATE_FAILED:
+            return
+        code = error.code if isinstance(error, EsperError) else EsperError.code
+        change = self._board.set_state(leyline.RUN_STATE_FAILED, f"{type(error).__name__}: {error}", code)
+        self._events.append(change, self._board.progress().step)
+
+
+class _halting_on_sigterm:
+    """Turn SIGTERM and SIGINT into an order to halt, so that the worker leaves a checkpoint behind."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+
+    def __enter__(self) -> None:
+        self._former = {number: signal.signal(number, self._halt) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _halt(self, number: int, frame: FrameType | None) -> None:
+        reason = f"The worker was told to stop by {signal.Signals(number).name}."
+        self._links.inbox.post(Order(new_id("signal"), leyline.ORDER_KIND_HALT, reason))

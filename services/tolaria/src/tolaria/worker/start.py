@@ -1,0 +1,83 @@
+"""Where a worker begins: fresh, from another run's checkpoint, or where an earlier start of the same run stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from esper_core import leyline
+from esper_core.errors import NotFoundError
+from esper_runtime import stages
+from esper_runtime.ownership import HOST
+from esper_runtime.snapshot import Snapshot, capture_random, restore
+from esper_runtime.snapshot_store import read_snapshot
+from tolaria.state.capture import restore_session
+from tolaria.state.checkpoints import BadCheckpoint, CheckpointStore
+from tolaria.training.optimizer import build_optimizer
+from tolaria.training.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Where the run goes on: a sentence for people, and the checkpoints that could not be used."""
+
+    reason: str
+    resumed: bool
+    bad: tuple[BadCheckpoint, ...] = ()
+
+
+def begin(session: Session, store: CheckpointStore) -> Begun:
+    """Bring a fresh session to where the run stands.
+
+    Raises
+    ------
+    NotFoundError
+        If the checkpoint to start from does not exist.
+    SnapshotIntegrityError
+        If it is damaged.
+    TopologyMismatchError
+        If a checkpoint belongs to another model.
+    """
+    snapshot, bad = store.latest_good()
+    if snapshot is not None:
+        restore_session(session, snapshot)
+        return Begun(f"Resumed at step {snapshot.step}.", True, tuple(bad))
+    if session.plan.start_from:
+        adopt_model(session, _read(Path(session.plan.start_from)))
+        return Begun(f"Started from the model in {session.plan.start_from}.", False, tuple(bad))
+    return Begun("Started.", False, tuple(bad))
+
+
+def adopt_model(session: Session, snapshot: Snapshot) -> None:
+    """Take topology and weights of another run; optimizer, data order, counters and random state stay this run's own.
+
+    Seeds that were unsettled there are taken out; kept ones belong to the host and train with it.
+    """
+    own = capture_random({})
+    restore(session.host, replace(snapshot, random=own, optimizer=None))
+    for record in session.host.seeds():
+        if record.stage != stages.FOSSILIZED:
+            session.host.cull(record.seed_id)
+    parameters = list(session.host.ownership.parameters(HOST).values())
+    session.optimizer = build_optimizer(session.plan.optimizer, parameters)
+    session.counters.parameters_initial = session.host.parameter_count()
+    session.topology_changed()
+
+
+def was_interrupted(status: leyline.RunStatus | None) -> bool:
+    """Say whether an earlier start of the run ended by a crash: it never said that it had ended."""
+    ended = (leyline.RUN_STATE_HALTED, leyline.RUN_STATE_COMPLETED, leyline.RUN_STATE_FAILED)
+    return status is not None and status.state not in ended
+
+
+def use_one_interop_thread() -> None:
+    """Keep torch from starting a pool per core beside the one of the spec; must come before the first operation."""
+    torch.set_num_interop_threads(1)
+
+
+def _read(folder: Path) -> Snapshot:
+    if not folder.is_dir():
+        raise NotFoundError(f"There is no checkpoint folder {folder}. Give the folder of one checkpoint.")
+    return read_snapshot(folder)
