@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 import typer
 
-from esper_cli.commands import stack
+from esper_cli.commands import runs, seeds, stack
 from esper_cli.output import ERR
 from esper_core.errors import EsperError, to_exit_code
 
@@ -22,6 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 stack.register(app)
+seeds.register(app)
+app.add_typer(runs.app)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,0 +1,156 @@
+"""Runs as the command line sees them: asked over gRPC, followed over interruptions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from esper_cli.stack_client import StackClient
+from esper_core import leyline
+from esper_core.errors import RunFailedError, RunHaltedError, UnavailableError
+from esper_core.ids import new_ulid
+from esper_core.pb.esper.tolaria.v1 import tolaria_pb2, tolaria_pb2_grpc
+
+ENDED: Final = (leyline.RUN_STATE_COMPLETED, leyline.RUN_STATE_HALTED, leyline.RUN_STATE_FAILED)
+RECONNECT_S: Final = 0.5
+PATIENCE_S: Final = 120.0
+
+
+class RunClient:
+    """Talks to Tolaria.
+
+    Parameters
+    ----------
+    stack : StackClient
+        Where Tolaria is.
+    """
+
+    def __init__(self, stack: StackClient) -> None:
+        self._stack = stack
+
+    def submit(self, spec: leyline.RunSpec) -> leyline.RunStatus:
+        """Submit a run; a retry of the same submission gives the same run."""
+        request = tolaria_pb2.SubmitRunRequest(spec=spec, request_id=new_ulid())
+        status: leyline.RunStatus = self._patiently("SubmitRun", request)
+        return status
+
+    def status(self, run_id: str) -> leyline.RunStatus:
+        """Return a run as it is now."""
+        request = tolaria_pb2.GetRunRequest(training_run_id=run_id)
+        status: leyline.RunStatus = self._patiently("GetRun", request)
+        return status
+
+    def call(self, method: str, request: Any, timeout_s: float = 30.0) -> Any:
+        """Call a method of the run service once."""
+        with self._stub() as stub:
+            return getattr(stub, method)(request, timeout=timeout_s)
+
+    def events(self, run_id: str, after: int = 0) -> Iterator[leyline.RunEvent]:
+        """Yield the events of a run until it has ended, across restarts of Tolaria.
+
+        Raises
+        ------
+        UnavailableError
+            If Tolaria stays away for two minutes.
+        """
+        heard = time.monotonic()
+        while True:
+            try:
+                for event in self._watch(run_id, after):
+                    after, heard = event.sequence, time.monotonic()
+                    yield event
+                if self.status(run_id).state in ENDED:
+                    return
+            except UnavailableError:
+                if time.monotonic() - heard > PATIENCE_S:
+                    raise
+            time.sleep(RECONNECT_S)
+
+    def wait(self, run_id: str) -> leyline.RunStatus:
+        """Wait until a run has ended and return its last status."""
+        for _ in self.events(run_id):
+            pass
+        return self.status(run_id)
+
+    def _watch(self, run_id: str, after: int) -> Iterator[leyline.RunEvent]:
+        request = tolaria_pb2.WatchRunRequest(training_run_id=run_id, after_sequence=after, follow=True)
+        with self._stub() as stub:
+            yield from stub.WatchRun(request)
+
+    def _patiently(self, method: str, request: Any) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self.call(method, request)
+            except UnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(RECONNECT_S)
+
+    @contextmanager
+    def _stub(self) -> Iterator[Any]:
+        with self._stack.channel("tolaria") as channel:
+            yield tolaria_pb2_grpc.RunServiceStub(channel)
+
+
+def run_summary(status: leyline.RunStatus) -> dict[str, Any]:
+    """Return the one JSON object by which a finished run is told; figures that were not measured are null."""
+    result = status.result if status.HasField("result") else None
+    return {
+        "run_id": status.training_run_id,
+        "state": state_word(status.state),
+        "reason": status.reason,
+        "steps": result.steps if result else status.progress.step,
+        "accuracy": result.accuracy if result and result.accuracy_measured else None,
+        "bits_per_character": result.bits_per_character if result and result.HasField("bits_per_character") else None,
+        "test_loss": result.test_loss if result else None,
+        "parameters_initial": result.parameters_initial if result else None,
+        "parameters_final": result.parameters_final if result else status.progress.parameters,
+        "flops": result.flops if result else status.progress.flops_used,
+        "inference_flops_per_example": result.inference_flops_per_example if result else None,
+        "wall_s": result.wall_s if result else None,
+        "rollbacks": result.rollbacks if result else None,
+        "resumes": result.resumes if result else None,
+        "seeds": [seed_summary(seed) for seed in status.seeds],
+    }
+
+
+def seed_summary(seed: leyline.SeedState) -> dict[str, Any]:
+    """Return a seed as plain data."""
+    return {
+        "seed_id": seed.seed_id,
+        "site": seed.site,
+        "blueprint_id": seed.blueprint_id,
+        "stage": stage_word(seed.stage),
+        "contribution": seed.contribution if seed.HasField("contribution") else None,
+        "parameters": seed.parameter_count,
+    }
+
+
+def raise_unless_completed(status: leyline.RunStatus) -> None:
+    """Turn a run that did not complete into an error, so that the exit status tells.
+
+    Raises
+    ------
+    RunFailedError, RunHaltedError
+        By how the run ended.
+    """
+    if status.state == leyline.RUN_STATE_FAILED:
+        raise RunFailedError(f"Run {status.training_run_id} failed: {status.reason}")
+    if status.state == leyline.RUN_STATE_HALTED:
+        raise RunHaltedError(
+            f"Run {status.training_run_id} was halted: {status.reason} "
+            f"Resume it with `esper run resume {status.training_run_id}`."
+        )
+
+
+def state_word(state: leyline.RunState.ValueType) -> str:
+    """Return the name of a run state without its prefix."""
+    return leyline.RunState.Name(state).removeprefix("RUN_STATE_")
+
+
+def stage_word(stage: leyline.SeedStage.ValueType) -> str:
+    """Return the name of a seed stage without its prefix."""
+    return leyline.SeedStage.Name(stage).removeprefix("SEED_STAGE_")
