@@ -116,9 +116,9 @@ class NonceJournal:
         self._writer.append(_NONCE.dump_json(record))
         self._appended += 1
 
-    def compact(self, live: Callable[[NonceRecord], bool]) -> bool:
-        """Drop what has expired, now and then; return whether that was done."""
-        if self._appended < _NONCES_BETWEEN_REWRITES:
+    def compact(self, live: Callable[[NonceRecord], bool], after: int = _NONCES_BETWEEN_REWRITES) -> bool:
+        """Drop what has expired once `after` nonces were appended; return whether that was done."""
+        if self._appended < after:
             return False
         self._appended = 0
         self._writer.rewrite(lambda records: [r.payload for r in records if live(_NONCE.validate_json(r.payload))])
