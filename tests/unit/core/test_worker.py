@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.waiting import wait_until
 
 from esper_core.errors import (
     InternalError,
@@ -27,6 +26,7 @@ from esper_core.errors import (
     WorkerCrashedError,
 )
 from esper_core.worker import AsyncWorker, WorkerStats
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.req("COR-2")
 
