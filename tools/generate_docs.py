@@ -1,4 +1,4 @@
-"""Generate docs/errors.md and docs/settings.md from the code that they describe.
+"""Generate docs/errors.md, docs/metrics.md and docs/settings.md from the code that they describe.
 
 With ``--check`` nothing is written and the exit code is 1 when a committed page differs.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from esper_core.errors import docs as error_docs
 from esper_core.settings import EsperSettings
 from esper_core.settings import docs as settings_docs
+from esper_core.telemetry import catalog
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -23,7 +24,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="report differences instead of writing")
     check = bool(parser.parse_args().check)
-    pages = {"docs/errors.md": error_docs.render(), "docs/settings.md": settings_docs.render(settings_classes())}
+    pages = {
+        "docs/errors.md": error_docs.render(),
+        "docs/metrics.md": catalog.render(),
+        "docs/settings.md": settings_docs.render(settings_classes()),
+    }
     differing = [name for name, text in pages.items() if not is_current(REPOSITORY / name, text)]
     for name in differing:
         if check:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import cast
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from esper_core.clocks import ManualClock
 from esper_core.errors import ConfigurationError, StorageError, UnauthenticatedError, ValidationError
-from esper_core.security import PURPOSES, Keyring, Purpose, TokenSource, mint_token, verify_token
+from esper_core.security import PURPOSES, Keyring, TokenSource, mint_token, verify_token
 
 KEY = base64.b64encode(b"k" * 32).decode()
 
@@ -74,11 +73,7 @@ def test_signatures_hold_for_their_data_purpose_and_key_only(data: bytes, other:
     assert keyring.verify("command", "a", data, signature)
     assert not keyring.verify("command", "b", data, signature)
     assert not keyring.verify("command", "missing", data, signature)
-    assert all(
-        not keyring.verify(cast("Purpose", purpose), "a", data, signature)
-        for purpose in PURPOSES
-        if purpose != "command"
-    )
+    assert all(not keyring.verify(purpose, "a", data, signature) for purpose in PURPOSES if purpose != "command")
     assert (data == other) == keyring.verify("command", "a", other, signature)
 
 

@@ -17,7 +17,7 @@ from esper_core.files import atomic_write_json, read_json
 from esper_core.ids import parse_name
 
 Purpose = Literal["command", "bus", "rpc", "emergency", "bsds"]
-PURPOSES: Final[tuple[str, ...]] = get_args(Purpose)
+PURPOSES: Final[tuple[Purpose, ...]] = get_args(Purpose)
 KEY_BYTES: Final = 32
 
 
