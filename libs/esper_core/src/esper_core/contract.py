@@ -6,10 +6,11 @@ where UNSPECIFIED means something by their own comment are listed here, and nowh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final, cast
+from collections.abc import Iterator
+from functools import cache
+from typing import Final
 
-from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from esper_core.errors import ContractError
@@ -85,7 +86,7 @@ def validate(message: Message) -> None:
 
 
 def _walk(message: Message, path: str) -> Iterator[tuple[FieldDescriptor, object, str]]:
-    for field in cast("Sequence[FieldDescriptor]", message.DESCRIPTOR.fields):
+    for field in _checked_fields(message.DESCRIPTOR):
         where = f"{path}.{field.name}" if path else field.name
         for value, place in _values(message, field, where):
             yield field, value, place
@@ -93,10 +94,24 @@ def _walk(message: Message, path: str) -> Iterator[tuple[FieldDescriptor, object
                 yield from _walk(value, place)
 
 
+@cache
+def _checked_fields(descriptor: Descriptor) -> tuple[FieldDescriptor, ...]:
+    """Return the fields that can break a rule, so that the walk passes over plain data such as layer statistics."""
+    return tuple(
+        field
+        for field in descriptor.fields
+        if field.enum_type is not None or (field.message_type is not None and _breakable(field.message_type))
+    )
+
+
+def _breakable(descriptor: Descriptor) -> bool:
+    if descriptor.GetOptions().map_entry:
+        return False
+    return "version" in descriptor.fields_by_name or bool(_checked_fields(descriptor))
+
+
 def _values(message: Message, field: FieldDescriptor, where: str) -> Iterator[tuple[object, str]]:
     value = getattr(message, field.name)
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        return
     if field.is_repeated:
         yield from ((item, f"{where}[{index}]") for index, item in enumerate(value))
     elif not field.has_presence or message.HasField(field.name):
