@@ -16,6 +16,9 @@ from esper_core.errors import StateConflictError, StorageError, ValidationError
 from esper_core.files import fsync_directory
 from esper_core.journal.format import MAX_PAYLOAD_BYTES, Record, Span, encode
 from esper_core.journal.reader import read_journal
+from esper_core.logs import get_logger
+
+_log = get_logger("journal")
 
 SyncPolicy = Literal["always", "interval", "manual"]
 
@@ -161,6 +164,7 @@ class JournalWriter:
         if tail is not None:
             os.ftruncate(self._descriptor, tail.offset)
             os.fsync(self._descriptor)
+            _log.warning("journal_tail_cut", path=str(self._path), offset=tail.offset, length_bytes=tail.length)
         return tail
 
     def _write(self, data: bytes) -> None:
