@@ -8,10 +8,10 @@ import threading
 
 import psutil
 import pytest
-from support.waiting import wait_until
 
 from esper_core.errors import EsperError, OperationCancelledError, TimeoutExceededError
 from esper_core.worker import AsyncWorker, JobHandle
+from support.waiting import wait_until
 
 ROUNDS = 10
 JOBS = 128
