@@ -151,7 +151,7 @@ def whole_number(text: str, option: str) -> int:
         value = float(text)
     except ValueError:
         value = -1.0
-    if value < 0 or value != int(value):
+    if not (value >= 0 and value.is_integer()):
         raise ValidationError(
             f"{option} {text!r} is no whole number.", field=option, allowed="such as 14000000000 or 14e9"
         )

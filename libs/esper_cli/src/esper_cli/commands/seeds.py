@@ -139,7 +139,8 @@ def _print_way(explanation: Explanation) -> None:
     OUT.print("\n[bold]Its way[/]")
     for moved in explanation.record.transitions:
         OUT.print(
-            f"  step {moved.global_step:>6}  {stage_word(moved.from_stage)} to {stage_word(moved.to_stage)}: {moved.reason}"
+            f"  step {moved.global_step:>6}  {stage_word(moved.from_stage)} to {stage_word(moved.to_stage)}: "
+            f"{moved.reason}"
         )
     OUT.print("\n[bold]Its gates[/]")
     for gate in explanation.record.gates:

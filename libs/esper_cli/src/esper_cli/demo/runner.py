@@ -1,0 +1,110 @@
+"""Runs the demo's trainings on a stack, two at a time, and gathers what happened in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from esper_cli.demo.plan import Budget, arm_runs, search_runs
+from esper_cli.demo.results import ArmRun, CurvePoint, DemoResults, SeedStep
+from esper_cli.follow import told
+from esper_cli.run_client import RunClient, raise_unless_completed, run_summary, stage_word
+from esper_cli.run_spec import RunOptions, run_spec
+from esper_cli.stack_client import StackClient
+from esper_core import leyline
+
+Tell = Callable[[str], None]
+Progressed = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """How a demo is shown while it runs.
+
+    Parameters
+    ----------
+    tell : Tell
+        Takes a line for people.
+    progressed : Progressed
+        Takes the label of a run and the fraction of its budget that is spent.
+    """
+
+    tell: Tell
+    progressed: Progressed
+
+
+def run_demo(
+    stack: StackClient, budget: Budget, seeds: int, parallel: int, machine: Mapping[str, Any], watcher: Watcher
+) -> DemoResults:
+    """Search the big net's learning rate, then train all arms, and return what was measured.
+
+    Raises
+    ------
+    RunFailedError, RunHaltedError
+        If a run did not complete.
+    """
+    began = time.monotonic()
+    runs = RunClient(stack)
+    with ThreadPoolExecutor(parallel) as pool:
+        searched = {rate: pool.submit(_finish, runs, options, watcher) for rate, options in search_runs(budget).items()}
+        search = {rate: _validation_loss(done.result()[0]) for rate, done in searched.items()}
+        best = min(search, key=lambda rate: search[rate])
+        watcher.tell(f"learning rate of the big net: {best:g}, best of {len(search)} on validation data")
+        pending = [
+            (arm, seed, pool.submit(_finish, runs, options, watcher))
+            for seed in range(seeds)
+            for arm, options in arm_runs(budget, seed, best).items()
+        ]
+        finished = [_arm_run(arm, seed, *done.result()) for arm, seed, done in pending]
+    return DemoResults(finished, search, best, budget.flops, time.monotonic() - began, machine)
+
+
+Finished = tuple[leyline.RunStatus, list[leyline.RunEvent]]
+
+
+def _finish(runs: RunClient, options: RunOptions, watcher: Watcher) -> Finished:
+    status = runs.submit(run_spec(options))
+    kept = []
+    for event in runs.events(status.training_run_id):
+        if event.HasField("progress"):
+            watcher.progressed(options.label, event.progress.fraction)
+        else:
+            kept.append(event)
+            line = told(event) if event.WhichOneof("payload") != "state" else ""
+            if line:
+                watcher.tell(f"{options.label}: step {event.global_step}, {line}")
+    status = runs.status(status.training_run_id)
+    raise_unless_completed(status)
+    watcher.progressed(options.label, 1.0)
+    return status, kept
+
+
+def _arm_run(arm: str, seed: int, status: leyline.RunStatus, events: list[leyline.RunEvent]) -> ArmRun:
+    steps = max(1, status.result.steps)
+    curve = [
+        CurvePoint(event.global_step, event.global_step / steps, event.validation.loss, event.validation.accuracy)
+        for event in events
+        if event.HasField("validation")
+    ]
+    timeline = [_seed_step(event, steps) for event in events if event.HasField("seed")]
+    return ArmRun(arm, seed, run_summary(status), curve, timeline)
+
+
+def _seed_step(event: leyline.RunEvent, steps: int) -> SeedStep:
+    seed = event.seed
+    return SeedStep(
+        step=event.global_step,
+        fraction=event.global_step / steps,
+        seed_id=seed.seed_id,
+        site=seed.site,
+        blueprint_id=seed.blueprint_id,
+        stage=stage_word(seed.to_stage),
+        reason=seed.reason,
+    )
+
+
+def _validation_loss(status: leyline.RunStatus) -> float:
+    return float(status.progress.validation_loss)

@@ -1,0 +1,48 @@
+"""What a person types becomes the request that was meant, or a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from esper_cli.run_spec import RunOptions, run_spec, task_parameter, whole_number
+from esper_core.errors import ValidationError
+
+
+def test_a_bare_task_leaves_everything_else_to_its_defaults() -> None:
+    spec = run_spec(RunOptions("letter"))
+    assert (spec.task, spec.growth.policy, spec.version) == ("letter", "schedule", 1)
+    assert not spec.HasField("optimizer")
+    assert not spec.flops_budget
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [("width=24", "integer", 24), ("lr=1e-3", "real", 1e-3), ("size=big", "text", "big"), ("tied=true", "flag", True)],
+)
+def test_a_parameter_takes_the_type_it_looks_like(text: str, field: str, value: object) -> None:
+    parameter = task_parameter(text)
+    assert parameter.WhichOneof("value") == field
+    assert getattr(parameter, field) == value
+
+
+@pytest.mark.parametrize("text", ["width", "=3", "width=", ""])
+def test_a_parameter_without_name_or_value_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="no parameter"):
+        task_parameter(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("14e9", 14_000_000_000), ("0", 0), ("250", 250)])
+def test_counts_may_be_written_shortly(text: str, value: int) -> None:
+    assert whole_number(text, "--flops") == value
+
+
+@pytest.mark.parametrize("text", ["-1", "many", "1.5", "nan", "inf"])
+def test_what_is_no_count_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        whole_number(text, "--flops")
+
+
+def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValidationError) as caught:
+        run_spec(RunOptions("letter", policy="magic"))
+    assert "schedule" in caught.value.allowed
