@@ -1,10 +1,10 @@
-"""Settings of a training worker; the service's own settings add to the same `TOLARIA_` names."""
+"""Settings of a training worker and of the service that starts it; both take the same `TOLARIA_` names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from esper_core.settings import Field, LogLevel, PeerSettings, SettingsConfigDict
+from esper_core.settings import Field, LogLevel, PeerSettings, ServiceSettings, SettingsConfigDict
 
 
 class WorkerSettings(PeerSettings):
@@ -53,6 +53,9 @@ class WorkerSettings(PeerSettings):
     )
     shutdown_s: float = Field(default=5.0, gt=0, description="Longest wait for the mediator to deliver its last words.")
 
+    advise_interval_ms: int = Field(
+        default=20, ge=0, description="Shortest time between two evaluations; steps in between are conflated."
+    )
     advise_timeout_s: float = Field(default=2.0, gt=0, description="Longest wait for one decision of Tamiyo.")
     kernel_timeout_s: float = Field(default=20.0, gt=0, description="Longest time to fetch, verify and build a kernel.")
     kernel_cache_bytes: int = Field(default=64 * 2**20, ge=0, description="Kernel bytes kept in memory.")
@@ -68,3 +71,29 @@ class WorkerSettings(PeerSettings):
     def allowed_tasks(self) -> tuple[str, ...]:
         """The operator's own tasks."""
         return tuple(name.strip() for name in self.task_allowlist.split(",") if name.strip())
+
+
+class TolariaSettings(ServiceSettings, WorkerSettings):  # type: ignore[misc]  # the service needs what a worker may lack
+    """How the service keeps runs; whatever a worker takes is known here too and reaches it by the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="TOLARIA_")
+
+    max_parallel_runs: int = Field(default=2, ge=1, le=64, description="Runs that train at a time; more wait.")
+    respawn_limit: int = Field(
+        default=5, ge=1, description="Times a worker is started again without getting further before its run fails."
+    )
+    respawn_pause_s: float = Field(
+        default=0.2, gt=0, description="Pause before a dead worker is started again; doubles while it gets no further."
+    )
+    order_timeout_s: float = Field(
+        default=15.0, gt=0, description="Longest wait until a worker has obeyed an order, its connecting included."
+    )
+    halt_timeout_s: float = Field(
+        default=20.0, gt=0, description="Longest wait until a run that obeyed a halt has ended."
+    )
+    stop_grace_s: float = Field(
+        default=10.0, gt=0, description="Time that workers have to halt with a checkpoint when the service stops."
+    )
+    chore_timeout_s: float = Field(
+        default=60.0, gt=0, description="Longest time of a check, a checkpoint listing or an export."
+    )

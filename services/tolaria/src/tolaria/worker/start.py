@@ -68,8 +68,13 @@ def adopt_model(session: Session, snapshot: Snapshot) -> None:
 
 def was_interrupted(status: leyline.RunStatus | None) -> bool:
     """Say whether an earlier start of the run ended by a crash: it never said that it had ended."""
-    ended = (leyline.RUN_STATE_HALTED, leyline.RUN_STATE_COMPLETED, leyline.RUN_STATE_FAILED)
-    return status is not None and status.state not in ended
+    waiting_or_ended = (
+        leyline.RUN_STATE_PENDING,
+        leyline.RUN_STATE_HALTED,
+        leyline.RUN_STATE_COMPLETED,
+        leyline.RUN_STATE_FAILED,
+    )
+    return status is not None and status.state not in waiting_or_ended
 
 
 def use_one_interop_thread() -> None:
