@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 import typer
 
-from esper_cli.commands import demo, runs, seeds, stack
+from esper_cli.commands import demo, doctor, runs, seeds, stack
 from esper_cli.output import ERR
 from esper_core.errors import EsperError, to_exit_code
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 stack.register(app)
 seeds.register(app)
+app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.add_typer(runs.app)
 
