@@ -39,7 +39,6 @@ class _Facts:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     result: leyline.RunResult | None = None
-    control_plane_connected: bool = False
 
 
 class StatusBoard:
@@ -66,6 +65,7 @@ class StatusBoard:
         self._began_s = clock.monotonic()
         self._first_step = 0
         self._trained_since_s = self._began_s
+        self._connected: frozenset[str] = frozenset()
         self.wanted = False
 
     @property
@@ -110,10 +110,10 @@ class StatusBoard:
         with self._lock:
             self._facts = replace(self._facts, result=result)
 
-    def set_control_plane(self, connected: bool) -> None:
-        """Say whether Tamiyo and Kasmina are reachable."""
+    def set_connected(self, peer: str, connected: bool) -> None:
+        """Say whether a peer of the control plane answers."""
         with self._lock:
-            self._facts = replace(self._facts, control_plane_connected=connected)
+            self._connected = self._connected | {peer} if connected else self._connected - {peer}
 
     def progress(self) -> leyline.RunProgress:
         """Return the progress now, with speed and expected time to go."""
@@ -156,13 +156,14 @@ class StatusBoard:
             started_at=to_timestamp(facts.started_at) if facts.started_at else None,
             ended_at=to_timestamp(facts.ended_at) if facts.ended_at else None,
             result=facts.result,
-            control_plane_connected=facts.control_plane_connected,
+            control_plane_connected=self._connected >= _CONTROL_PLANE,
             worker_pid=0 if facts.state in _ENDED else self._pid,
             error_code=facts.error_code,
         )
         return message
 
 
+_CONTROL_PLANE = frozenset({"tamiyo", "kasmina"})
 _ENDED = frozenset({leyline.RUN_STATE_HALTED, leyline.RUN_STATE_COMPLETED, leyline.RUN_STATE_FAILED})
 
 

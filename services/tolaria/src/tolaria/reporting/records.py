@@ -70,3 +70,4 @@ class RunFacts:
     random_seed: int
     isolation: int
     host_layers: tuple[str, ...]
+    device: str

@@ -10,8 +10,9 @@ from esper_core import leyline
 from esper_core.errors import EsperError
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.reporting.reporter import Reporter
+from tolaria.reporting.seeds import attached_states
 from tolaria.state.rollback import Rollback
-from tolaria.training.links import Incoming, Links
+from tolaria.training.links import Greeting, GreetingWanted, Incoming, Links
 from tolaria.training.orders import Order, OrderOutcome, RateChange
 from tolaria.training.session import Session
 
@@ -87,6 +88,8 @@ class Fence:
         elif isinstance(item, leyline.SeedTransition):
             self.heard += 1
             self._note_stage(item)
+        elif isinstance(item, GreetingWanted):
+            self._greet()
         elif isinstance(item, RateChange):
             self._session.learning_rate.rescale(item.factor, item.group)
         else:
@@ -98,6 +101,15 @@ class Fence:
         self._links.to_kasmina.put(result)
         self._reporter.tell(result)
         self._reporter.refresh()
+
+    def _greet(self) -> None:
+        """Begin the outbox anew with the inventory: it says everything that waited there, and says it as it is now."""
+        session = self._session
+        greeting = Greeting(
+            session.counters.step, session.host.generation, session.total_steps, attached_states(session)
+        )
+        self._links.to_kasmina.clear()
+        self._links.to_kasmina.put(greeting)
 
     def _note_stage(self, transition: leyline.SeedTransition) -> None:
         """Take over the stages that Kasmina alone knows about: a culled seed waits and becomes dormant."""

@@ -12,7 +12,23 @@ from tolaria.mediator.queues import Inbox, LatestSlot, Outbox
 from tolaria.reporting.records import StepRecord
 from tolaria.training.orders import Order, OrderOutcome, RateChange
 
-Incoming: TypeAlias = leyline.Directive | leyline.SeedTransition | Order | RateChange
+
+@dataclass(frozen=True, slots=True)
+class GreetingWanted:
+    """Kasmina is to be greeted: the training thread puts a Greeting at the head of an empty outbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the runtime holds, as a stream to Kasmina begins with it."""
+
+    step: int
+    generation: int
+    total_steps: int
+    inventory: tuple[leyline.SeedState, ...]
+
+
+Incoming: TypeAlias = leyline.Directive | leyline.SeedTransition | Order | RateChange | GreetingWanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +50,7 @@ class BoundaryMark:
     final: bool
 
 
-ToKasmina: TypeAlias = leyline.SeedEvidence | leyline.DirectiveResult | BoundaryMark | Ended
+ToKasmina: TypeAlias = Greeting | leyline.SeedEvidence | leyline.DirectiveResult | BoundaryMark | Ended
 
 
 class ControlHealth:

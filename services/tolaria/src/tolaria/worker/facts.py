@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from esper_core import leyline
+from esper_core.blueprints import load_catalogue
 from esper_core.blueprints.messages import contract_to_message
 from tolaria.growth.evidence import bare_layers
 from tolaria.reporting.records import RunFacts
@@ -30,10 +31,24 @@ def run_facts(session: Session) -> RunFacts:
             )
             for site in sites
         ),
-        blueprint_ids=plan.growth.blueprint_ids,
+        blueprint_ids=plan.growth.blueprint_ids or eligible_blueprints(session),
         host_parameters=session.counters.parameters_initial,
         steps_per_epoch=session.sampler.batches_per_epoch,
         random_seed=plan.random_seed,
         isolation=plan.growth.isolation,
         host_layers=tuple(bare_layers(host)),
+        device=plan.device,
     )
+
+
+def eligible_blueprints(session: Session) -> tuple[str, ...]:
+    """Return every blueprint that may be used freely and fits a site, those that the task found best first."""
+    preferred = session.task.default_spec().growth.blueprint_ids
+    kinds = {site.kind for site in session.host.sites}
+    fitting = [
+        blueprint.blueprint_id
+        for blueprint in load_catalogue()
+        if blueprint.tier == "SAFE" and not blueprint.quarantine_only and kinds & set(blueprint.site_kinds)
+    ]
+    first = [name for name in preferred if name in fitting]
+    return (*first, *(name for name in fitting if name not in first))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
 from types import FrameType
 
 import psutil
@@ -16,23 +15,25 @@ from esper_core.files import FileLock
 from esper_core.ids import new_id
 from esper_core.logs import get_logger
 from esper_tasks import load_task
-from tolaria.mediator.thread import Mediator, Part
-from tolaria.mediator.ticker import Ticker
+from tolaria.mediator.peer import Voices
+from tolaria.mediator.thread import Mediator
 from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.rundir import RunDirectory, RunRequest, WorkerMark
 from tolaria.settings import WorkerSettings
 from tolaria.state.checkpoints import CheckpointStore
 from tolaria.training.fence import Ending
-from tolaria.training.links import Links, make_links
+from tolaria.training.links import Ended, Links, make_links
 from tolaria.training.loop import LoopParts, TrainingLoop
 from tolaria.training.opening import open_session
 from tolaria.training.orders import Order
 from tolaria.training.session import Session
 from tolaria.worker.assembly import Surroundings, assemble
 from tolaria.worker.ending import conclude
+from tolaria.worker.facts import run_facts
 from tolaria.worker.planning import resolve_plan
 from tolaria.worker.start import Begun, begin, was_interrupted
+from tolaria.worker.wiring import Wiring
 
 _log = get_logger("worker")
 
@@ -85,7 +86,16 @@ class _Start:
             session, Surroundings(self._settings, self._links, self._board, self._events, store, self._save_status)
         )
         self._tell_start(parts, begun)
-        mediator = Mediator(lambda: self._mediator_parts(parts), self._settings.shutdown_s)
+        wiring = Wiring(
+            run_facts(session),
+            self._settings,
+            self._links,
+            parts.reporter,
+            self._voices(session),
+            self._mark,
+            self._save_status,
+        )
+        mediator = Mediator(wiring.parts, self._settings.shutdown_s)
         mediator.start()
         ending = Ending("halted", "The worker failed.")
         try:
@@ -98,11 +108,18 @@ class _Start:
             raise
         finally:
             self._save_status()
+            self._links.to_kasmina.put(Ended(ending.how, ending.how == "halted"))
             mediator.stop()
         return 0 if ending.how == "completed" else to_exit_code(RunHaltedError(ending.reason))
 
-    def _mediator_parts(self, parts: LoopParts) -> Sequence[Part]:
-        return [Ticker(self._board, self._events, self._save_status, self._settings.status_interval_s)]
+    def _voices(self, session: Session) -> Voices:
+        return Voices(
+            board=self._board,
+            events=self._events,
+            control=self._links.control,
+            step=lambda: session.counters.step,
+            generation=lambda: session.host.generation,
+        )
 
     def _open(self) -> tuple[Session, Begun]:
         task = load_task(self._request.spec.task, allow=self._settings.allowed_tasks)

@@ -1,0 +1,105 @@
+"""Kernels from Urza: fetched in chunks, proved by digest, built away from the training thread, kept by digest."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from typing import Any
+
+import grpc
+
+from esper_core import leyline
+from esper_core.blueprints import KernelSpec
+from esper_core.blueprints.messages import contract_from_message, parameters_from_messages
+from esper_core.errors import IntegrityError, TimeoutExceededError
+from esper_core.pb.esper.urza.v1 import urza_pb2 as urza
+from esper_core.pb.esper.urza.v1.urza_pb2_grpc import LibraryStub
+from esper_core.rpc import mapped_errors
+from esper_runtime.contracts import check_module
+from esper_runtime.kernels import load_kernel
+from tolaria.growth.prepared import PreparedKernel
+
+
+class KernelSource:
+    """Prepares kernels.
+
+    Parameters
+    ----------
+    channel : grpc.aio.Channel
+        To Urza.
+    cache_bytes : int
+        Weights kept in memory, by digest; a module is built anew for every seed.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, cache_bytes: int) -> None:
+        self._stub: Any = LibraryStub(channel)
+        self._limit = cache_bytes
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def prepare(self, seed_id: str, order: leyline.PrepareKernel, timeout_s: float) -> PreparedKernel:
+        """Fetch, prove and build a kernel for one seed.
+
+        Raises
+        ------
+        TimeoutExceededError
+            If it wasn't done in time.
+        IntegrityError
+            If bytes or spec don't have the digest by which they were asked for.
+        EsperError
+            Whatever Urza answers.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                weights = await self._weights(order)
+                return await asyncio.to_thread(_built, seed_id, order, weights)
+        except TimeoutError as error:
+            raise TimeoutExceededError(
+                f"The kernel {order.kernel_digest[:12]}… was not ready after {timeout_s:.1f} s. Try again."
+            ) from error
+
+    async def _weights(self, order: leyline.PrepareKernel) -> bytes:
+        digest = order.kernel_digest
+        async with self._locks.setdefault(digest, asyncio.Lock()):
+            if digest not in self._cache:
+                self._keep(digest, await self._fetch(order))
+            self._cache.move_to_end(digest)
+            return self._cache[digest]
+
+    async def _fetch(self, order: leyline.PrepareKernel) -> bytes:
+        data = bytearray()
+        with mapped_errors("urza"):
+            async for response in self._stub.FetchKernel(urza.FetchKernelRequest(weights_digest=order.kernel_digest)):
+                data += response.chunk
+                if len(data) > order.size_bytes:
+                    break
+        if len(data) != order.size_bytes or hashlib.sha256(data).hexdigest() != order.kernel_digest:
+            raise IntegrityError(
+                f"Urza sent {len(data)} bytes for kernel {order.kernel_digest[:12]}… that are not it. Fetch it again.",
+                details={"expected": order.kernel_digest},
+            )
+        return bytes(data)
+
+    def _keep(self, digest: str, weights: bytes) -> None:
+        self._cache[digest] = weights
+        while len(self._cache) > 1 and sum(map(len, self._cache.values())) > self._limit:
+            forgotten, _ = self._cache.popitem(last=False)
+            self._locks.pop(forgotten, None)
+
+
+def _built(seed_id: str, order: leyline.PrepareKernel, weights: bytes) -> PreparedKernel:
+    spec = KernelSpec(
+        blueprint_id=order.blueprint_id,
+        contract=contract_from_message(order.contract),
+        parameters=parameters_from_messages(order.parameters),
+    )
+    if order.spec_digest and spec.digest != order.spec_digest:
+        raise IntegrityError(
+            f"The kernel's spec has digest {spec.digest[:12]}…, expected was {order.spec_digest[:12]}….",
+            details={"expected": order.spec_digest, "found": spec.digest},
+        )
+    module = load_kernel(spec, weights, digest=order.kernel_digest)
+    check_module(module, spec.contract)
+    count = sum(parameter.numel() for parameter in module.parameters())
+    return PreparedKernel(seed_id, module, spec, order.kernel_digest, count)

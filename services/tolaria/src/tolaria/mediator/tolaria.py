@@ -1,0 +1,143 @@
+"""The link to Tolaria itself: reports out, orders in. Without it the run goes on; its folder says the same."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, Final
+
+import grpc
+
+from esper_core.errors import UnavailableError
+from esper_core.logs import get_logger
+from esper_core.pb.esper.tolaria.v1 import tolaria_pb2 as tolaria
+from esper_core.pb.esper.tolaria.v1.tolaria_pb2_grpc import WorkerLinkStub
+from esper_core.rpc import Backoff
+from tolaria.mediator.peer import PEER_FAILURES, Voices
+from tolaria.mediator.wake import Wake
+from tolaria.reporting.reporter import rollback_message
+from tolaria.rundir import WorkerMark
+from tolaria.settings import WorkerSettings
+from tolaria.training.links import Links
+from tolaria.training.orders import Order, OrderOutcome
+
+_JITTER: Final = random.Random()
+_log = get_logger("mediator")
+
+
+class TolariaPart:
+    """Keeps the Attach stream.
+
+    Parameters
+    ----------
+    channel : grpc.aio.Channel
+        To Tolaria.
+    run_id : str
+        The run.
+    mark : WorkerMark
+        Which process this is.
+    settings, links, voices
+        The worker's surroundings.
+    """
+
+    name = "tolaria"
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        run_id: str,
+        mark: WorkerMark,
+        settings: WorkerSettings,
+        links: Links,
+        voices: Voices,
+    ) -> None:
+        self._stub: Any = WorkerLinkStub(channel)
+        self._channel = channel
+        self._run_id = run_id
+        self._mark = mark
+        self._settings = settings
+        self._links = links
+        self._voices = voices
+        self._wake = Wake()
+        self._backoff = Backoff(settings.backoff_initial_s, settings.backoff_limit_s)
+        self._call: Any = None
+        self._finishing = False
+
+    async def run(self) -> None:
+        """Keep the link up until cancelled."""
+        self._links.to_tolaria.on_put(self._wake.from_thread())
+        failures = 0
+        while not self._finishing:
+            try:
+                await self._attach()
+            except PEER_FAILURES as error:
+                failures = 1 if self._call is not None else failures + 1
+                _log.info("the link to Tolaria is down", reason=str(error)[:200])
+            finally:
+                if self._call is not None:
+                    self._call.cancel()
+                    self._call = None
+            await asyncio.sleep(self._backoff.wait_s(max(1, min(failures, 16)), _JITTER))
+
+    async def finish(self) -> None:
+        """Send the last answers and the last status."""
+        self._finishing = True
+        if self._call is not None:
+            await self._send_news(self._call)
+            await self._call.done_writing()
+        await self._channel.close()
+
+    async def _attach(self) -> None:
+        call = self._stub.Attach()
+        hello = tolaria.WorkerHello(training_run_id=self._run_id, pid=self._mark.pid, attempt=self._mark.attempt)
+        await call.write(tolaria.WorkerReport(hello=hello))
+        self._call = call
+        reading = asyncio.create_task(self._read(call))
+        try:
+            while not reading.done():
+                await self._send_news(call)
+                await self._wake.wait(self._settings.status_interval_s)
+            reading.result()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _send_news(self, call: Any) -> None:
+        for outcome in self._links.to_tolaria.take():
+            await call.write(tolaria.WorkerReport(result=_result(outcome)))
+        await call.write(tolaria.WorkerReport(status=self._voices.board.status()))
+        await call.write(tolaria.WorkerReport(events_through=self._voices.events.sequence))
+
+    async def _read(self, call: Any) -> None:
+        while True:
+            order = await call.read()
+            if order is grpc.aio.EOF:
+                raise UnavailableError("Tolaria ended the link.")
+            if not self._links.inbox.post(_order(order)):
+                full = OrderOutcome(order.order_id, False, "ESP-1017", "Too many orders wait. Send it again.")
+                self._links.to_tolaria.put(full)
+
+
+def _order(message: tolaria.WorkerOrder) -> Order:
+    return Order(
+        order_id=message.order_id,
+        kind=message.kind,
+        reason=message.reason,
+        to_step=message.to_step if message.HasField("to_step") else None,
+        full=message.full,
+        level=message.level,
+        signal_id=message.signal_id,
+        origin=message.origin,
+    )
+
+
+def _result(outcome: OrderOutcome) -> tolaria.OrderResult:
+    result = tolaria.OrderResult(
+        order_id=outcome.order_id,
+        applied=outcome.applied,
+        error_code=outcome.error_code,
+        message=outcome.message,
+    )
+    if outcome.rollback is not None:
+        result.rollback.CopyFrom(rollback_message(outcome.rollback))
+    return result

@@ -1,0 +1,1 @@
+"""The state of a run: captured at fences, kept in memory and on disk, put back after trouble."""

@@ -1,0 +1,68 @@
+"""From a session to a snapshot and back; what belongs to the trainer travels in the snapshot as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from esper_runtime.snapshot import Snapshot, capture, restore
+from esper_tasks import Cursor
+from tolaria.growth.book import SeedBook
+from tolaria.training.learning_rate import LearningRateState
+from tolaria.training.session import Counters, Session
+from tolaria.training.statistics import LossStatistics
+
+
+def capture_session(session: Session, elapsed_s: float) -> Snapshot:
+    """Copy everything that a run needs to go on from this fence, bit for bit.
+
+    Parameters
+    ----------
+    session : Session
+        The run, between two optimizer steps.
+    elapsed_s : float
+        Wall time of the run so far, over all its starts.
+    """
+    return capture(
+        session.host,
+        step=session.counters.step,
+        optimizer=session.optimizer,
+        scheduler=session.learning_rate.state.to_dict(),
+        cursor={
+            "data": session.sampler.cursor.to_dict(),
+            "counters": {**asdict(session.counters), "elapsed_s": elapsed_s},
+            "statistics": session.statistics.to_dict(),
+            "book": session.book.to_dict(),
+        },
+    )
+
+
+def restore_session(session: Session, snapshot: Snapshot) -> None:
+    """Make a session what it was.
+
+    Raises
+    ------
+    TopologyMismatchError
+        If the snapshot belongs to another model; nothing is changed then.
+    """
+    restore(session.host, snapshot, optimizer=session.optimizer)
+    session.learning_rate.state = LearningRateState.from_dict(snapshot.scheduler)
+    session.sampler.seek(Cursor.from_dict(snapshot.cursor["data"]))
+    session.counters = Counters(**snapshot.cursor["counters"])
+    session.statistics = LossStatistics.from_dict(snapshot.cursor["statistics"])
+    session.book = SeedBook.from_dict(snapshot.cursor["book"])
+    session.topology_changed()
+
+
+def rewind_session(session: Session, snapshot: Snapshot) -> None:
+    """Go back to a snapshot, but keep what a rollback must not undo: FLOPs that were spent, and the count of rollbacks.
+
+    Raises
+    ------
+    TopologyMismatchError
+        If the snapshot belongs to another model; nothing is changed then.
+    """
+    spent = session.counters
+    restore_session(session, snapshot)
+    session.counters.flops = spent.flops
+    session.counters.rollbacks = spent.rollbacks
+    session.counters.elapsed_s = spent.elapsed_s

@@ -1,0 +1,118 @@
+"""Which parts the mediator has: what is configured, and what the run needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import grpc
+
+from esper_core import leyline
+from esper_core.errors import SettingsError
+from esper_core.rpc import open_channel, tls_from_environment
+from esper_core.security import Keyring
+from esper_core.security.tokens import TokenSource
+from esper_core.telemetry import TelemetryEmitter
+from tolaria.mediator.kasmina import KasminaPart
+from tolaria.mediator.kernels import KernelSource
+from tolaria.mediator.peer import ControlPeer, Voices
+from tolaria.mediator.tamiyo import TamiyoPart
+from tolaria.mediator.thread import Part
+from tolaria.mediator.ticker import Ticker
+from tolaria.mediator.tolaria import TolariaPart
+from tolaria.reporting.records import RunFacts
+from tolaria.reporting.reporter import Reporter
+from tolaria.rundir import WorkerMark
+from tolaria.settings import WorkerSettings
+from tolaria.training.links import Links
+
+
+class Wiring:
+    """Makes the mediator's parts; `parts` runs on the mediator's loop, because channels belong to a loop.
+
+    Raises
+    ------
+    SettingsError
+        If a run that grows lacks an address, or a configured peer lacks the keyring.
+    """
+
+    def __init__(
+        self,
+        facts: RunFacts,
+        settings: WorkerSettings,
+        links: Links,
+        reporter: Reporter,
+        voices: Voices,
+        mark: WorkerMark,
+        save_status: Callable[[], None],
+    ) -> None:
+        self._facts = facts
+        self._settings = settings
+        self._links = links
+        self._reporter = reporter
+        self._voices = voices
+        self._mark = mark
+        self._save_status = save_status
+        self._grows = facts.policy != "none"
+        if self._grows:
+            for name in ("tamiyo", "kasmina", "urza"):
+                settings.peer(name)
+        self._tokens = self._token_source()
+
+    def parts(self) -> Sequence[Part]:
+        """Return every part, ready to run."""
+        settings = self._settings
+        parts: list[Part] = [
+            Ticker(self._voices.board, self._voices.events, self._save_status, settings.status_interval_s)
+        ]
+        telemetry = TelemetryEmitter("tolaria", _nobody_listens)
+        if settings.tolaria_address is not None:
+            parts.append(
+                TolariaPart(
+                    self._channel("tolaria"), self._facts.run_id, self._mark, settings, self._links, self._voices
+                )
+            )
+        if self._grows:
+            parts += self._control_plane(telemetry)
+        return parts
+
+    def _control_plane(self, telemetry: TelemetryEmitter) -> list[Part]:
+        settings, voices = self._settings, self._voices
+        kasmina = KasminaPart(
+            self._channel("kasmina"),
+            KernelSource(self._channel("urza"), settings.kernel_cache_bytes),
+            self._facts,
+            settings,
+            self._links,
+            voices,
+            ControlPeer("kasmina", settings, voices, telemetry),
+        )
+        tamiyo = TamiyoPart(
+            self._channel("tamiyo"),
+            self._facts,
+            settings,
+            self._links,
+            self._reporter,
+            voices,
+            ControlPeer("tamiyo", settings, voices, telemetry),
+            kasmina.pass_on,
+        )
+        return [kasmina, tamiyo]
+
+    def _channel(self, peer: str) -> grpc.aio.Channel:
+        return open_channel(self._settings.peer(peer), self._tokens, "tolaria", tls_from_environment())
+
+    def _token_source(self) -> TokenSource | None:
+        settings = self._settings
+        peers = ("tolaria", "oona") if not self._grows else ("tolaria", "oona", "tamiyo", "kasmina", "urza")
+        if not any(getattr(settings, f"{name}_address") for name in peers):
+            return None
+        if settings.keyring_file is None:
+            raise SettingsError(
+                "ESPER_KEYRING_FILE is not set, and a peer is configured. Set it to the stack's keyring file.",
+                variable="ESPER_KEYRING_FILE",
+            )
+        return TokenSource(Keyring.load(settings.keyring_file), "tolaria")
+
+
+async def _nobody_listens(packet: leyline.TelemetryPacket) -> None:
+    """Take telemetry of a run without a bus; its events are in the journal all the same."""
