@@ -1,4 +1,4 @@
-"""Generate docs/errors.md, docs/metrics.md and docs/settings.md from the code that they describe.
+"""Generate docs/cli.md, docs/errors.md, docs/metrics.md and docs/settings.md from the code that they describe.
 
 With ``--check`` nothing is written and the exit code is 1 when a committed page differs.
 """
@@ -10,7 +10,12 @@ import importlib
 import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
+import typer
+from typer.cli import get_docs_for_click
+
+from esper_cli.app import app as esper_app
 from esper_core.errors import docs as error_docs
 from esper_core.settings import EsperSettings
 from esper_core.settings import docs as settings_docs
@@ -25,6 +30,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="report differences instead of writing")
     check = bool(parser.parse_args().check)
     pages = {
+        "docs/cli.md": cli_page(),
         "docs/errors.md": error_docs.render(),
         "docs/metrics.md": catalog.render(),
         "docs/settings.md": settings_docs.render(settings_classes()),
@@ -37,6 +43,13 @@ def main() -> int:
             (REPOSITORY / name).write_text(pages[name], encoding="utf-8")
             print(f"{name} written")
     return 1 if check and differing else 0
+
+
+def cli_page() -> str:
+    """Return the reference of the command line, as its own help texts tell it."""
+    command = typer.main.get_command(esper_app)
+    context: Any = command.make_context("esper", [], resilient_parsing=True)
+    return get_docs_for_click(obj=command, ctx=context, name="esper") + "\n"
 
 
 def settings_classes() -> list[type[EsperSettings]]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from typing import cast
 
-import click
 import typer
 
 from esper_cli.commands import demo, doctor, runs, seeds, stack
 from esper_cli.output import ERR
 from esper_core.errors import EsperError, to_exit_code
+
+# Typer may bring a click of its own; the class that its parser raises is found through one that it exports.
+ParserError: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
 app = typer.Typer(
     name="esper",
@@ -35,11 +38,11 @@ def run(arguments: Sequence[str]) -> int:
         status = command.main(list(arguments), prog_name="esper", standalone_mode=False)
     except EsperError as error:
         return _tell(error, as_json="--json" in arguments)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return 130
+    except (typer.Abort, KeyboardInterrupt):
+        return to_exit_code(KeyboardInterrupt())
+    except ParserError as error:
+        cast(typer.BadParameter, error).show()
+        return cast(typer.BadParameter, error).exit_code
     return int(status or 0)
 
 

@@ -16,7 +16,7 @@ StateDir = Annotated[
         "--state-dir",
         envvar="ESPER_STATE_DIR",
         help="State folder of the stack; two stacks side by side have two of them.",
-        show_default=str(DEFAULT_STATE_DIR),
+        show_default=str(DEFAULT_STATE_DIR).replace(str(Path.home()), "~"),
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text for people.")]
