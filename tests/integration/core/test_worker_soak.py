@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
+from typing import Any
 
 import psutil
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from esper_core.errors import EsperError, OperationCancelledError, TimeoutExceededError
 from esper_core.worker import AsyncWorker, JobHandle
 from support.waiting import wait_until
+from support.worker_jobs import spin, square
 
 ROUNDS = 10
 JOBS = 128
@@ -31,17 +34,7 @@ async def failing(value: int) -> int:
     raise RuntimeError(f"job {value}")
 
 
-def spin(value: int) -> int:
-    while value >= 0:
-        pass
-    return value
-
-
-def square(value: int) -> int:
-    return value * value
-
-
-def submit(worker: AsyncWorker, value: int, kind: str) -> JobHandle[int]:
+def submit(worker: AsyncWorker, value: int, kind: str) -> JobHandle[Any]:
     if kind == "brief":
         return worker.submit(brief, value, timeout_s=60)
     if kind == "failing":
@@ -49,14 +42,14 @@ def submit(worker: AsyncWorker, value: int, kind: str) -> JobHandle[int]:
     if kind == "square":
         return worker.submit_blocking(square, value, timeout_s=60)
     if kind == "spin":
-        return worker.submit_blocking(spin, value, timeout_s=0.5)
+        return worker.submit_blocking(spin, os.devnull, timeout_s=0.5)
     job = worker.submit(endless, value, timeout_s=0.05 if kind == "overrun" else 60)
     if kind == "cancelled":
         job.cancel()
     return job
 
 
-def check(job: JobHandle[int], value: int, kind: str) -> None:
+def check(job: JobHandle[Any], value: int, kind: str) -> None:
     expected: dict[str, type[Exception]] = {
         "failing": RuntimeError,
         "overrun": TimeoutExceededError,

@@ -27,6 +27,7 @@ from esper_core.errors import (
 )
 from esper_core.worker import AsyncWorker, WorkerStats
 from support.waiting import wait_until
+from support.worker_jobs import die, refuse, spin, spin_with_a_child_of_its_own, square, unsendable
 
 pytestmark = pytest.mark.req("COR-2")
 
@@ -222,30 +223,6 @@ def test_shutdown_is_bounded_when_a_job_blocks_the_loop() -> None:
     release.set()
 
 
-def spin(marker: str) -> None:
-    Path(marker).write_text(str(os.getpid()))
-    while True:
-        pass
-
-
-def spin_with_a_child_of_its_own(marker: str) -> None:
-    inner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    Path(marker).write_text(str(inner.pid))
-    inner.wait()
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def refuse(name: str) -> None:
-    raise NotFoundError(f"no {name}", details={"name": name}, retry_after_s=2.0)
-
-
-def unsendable() -> object:
-    return threading.Lock()
-
-
 def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -298,6 +275,16 @@ def test_overrunning_computation_is_killed_and_its_child_replaced(
     assert blocking_worker.stats().children_replaced == before + 1
 
 
+def test_a_killed_child_never_takes_the_next_job() -> None:
+    with AsyncWorker("killing", max_children=1) as worker:
+        for number in range(6):
+            overrun = worker.submit_blocking(spin, os.devnull, timeout_s=0.3)
+            following = worker.submit_blocking(square, number, timeout_s=30)
+            with pytest.raises(TimeoutExceededError):
+                overrun.result(20)
+            assert following.result(30) == number**2
+
+
 def test_cancelling_blocking_work_kills_it(blocking_worker: AsyncWorker, tmp_path: Path) -> None:
     job = blocking_worker.submit_blocking(spin, str(tmp_path / "pid"), timeout_s=60)
     pid = read_pid(tmp_path / "pid")
@@ -324,15 +311,13 @@ def test_an_idle_child_that_dies_costs_no_job(blocking_worker: AsyncWorker) -> N
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import sys\n"
         "from esper_core.worker import AsyncWorker\n"
-        "from test_worker import spin\n"
+        "from support.worker_jobs import spin\n"
         "if __name__ == '__main__':\n"
         "    AsyncWorker().submit_blocking(spin, sys.argv[1], timeout_s=600).result(600)\n"
     )
-    here = Path(__file__).resolve()
-    paths = os.pathsep.join([str(here.parent), str(here.parents[2])])
-    environment = {**os.environ, "PYTHONPATH": paths}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     parent = subprocess.Popen([sys.executable, str(script), str(tmp_path / "pid")], env=environment)
     try:
         pid = read_pid(tmp_path / "pid")

@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
@@ -48,6 +49,7 @@ class ChildProcess:
         self._connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs, tuple(preload)), name=name, daemon=True)
         self._process.start()
+        self._doomed = False
         # Without this copy closed, the death of the child would not end our side's reads.
         theirs.close()
 
@@ -57,9 +59,9 @@ class ChildProcess:
         return self._process.pid or 0
 
     @property
-    def alive(self) -> bool:
-        """Whether the child lives."""
-        return self._process.is_alive()
+    def usable(self) -> bool:
+        """Whether the child can take a call: it lives and is not killed; a killed process lives on for a moment."""
+        return not self._doomed and self._process.is_alive()
 
     async def run(self, call: Call, executor: Executor) -> Any:
         """Run a call; when cancelled, the child is dead before the cancellation goes on.
@@ -72,6 +74,8 @@ class ChildProcess:
             If the child died.
         """
         exchange = asyncio.get_running_loop().run_in_executor(executor, self._exchange, call)
+        # Looked at in any case, because after a cancellation nobody waits for how the exchange broke off.
+        exchange.add_done_callback(lambda future: future.cancelled() or future.exception())
         try:
             succeeded, value = await asyncio.shield(exchange)
         except asyncio.CancelledError:
@@ -90,12 +94,14 @@ class ChildProcess:
 
     def kill(self) -> None:
         """Kill the child with everything that it started; does not wait."""
-        if not self.alive:
+        self._doomed = True
+        if not self._process.is_alive():
             return
-        # The child leads a process group of its own, but only once it has got that far.
-        if os.getpgid(self.pid) == self.pid:
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            # The child leads a process group of its own, but only once it has got that far.
+            if os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()
 
     def close(self) -> None:
         """Kill the child, reap it and let go of the pipe; only when no call runs."""

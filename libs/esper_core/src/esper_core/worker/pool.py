@@ -76,7 +76,7 @@ class ChildPool:
     def _take_idle(self) -> ChildProcess | None:
         while self._idle:
             child = self._idle.pop()
-            if child.alive:
+            if child.usable:
                 return child
             child.close()
             self.replaced += 1
@@ -93,7 +93,7 @@ class ChildPool:
             raise
 
     def _put_away(self, child: ChildProcess) -> None:
-        if child.alive and not self._closed:
+        if child.usable and not self._closed:
             self._idle.append(child)
             return
         child.close()
