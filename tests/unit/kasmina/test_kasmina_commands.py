@@ -162,9 +162,7 @@ def test_a_rejection_is_a_critical_event_a_counter_and_a_latency(desk: Desk) -> 
     name, level, _, attributes = desk.heard.events[-1]
     assert (name, level) == ("command_rejected", leyline.TELEMETRY_LEVEL_CRITICAL)
     assert attributes["reason"] == "MISSING_SIGNATURE"
-    count = desk.registry.get_sample_value(
-        "kasmina_command_verifier_rejected_total", {"reason": "MISSING_SIGNATURE"}
-    )
+    count = desk.registry.get_sample_value("kasmina_command_verifier_rejected_total", {"reason": "MISSING_SIGNATURE"})
     assert count == 1
     assert desk.registry.get_sample_value("kasmina_command_verifier_latency_ms_count") == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from esper_core import leyline
 from esper_core.errors import StateConflictError, ValidationError
 from kasmina import facts as f
 from kasmina.blend import Blend
-from kasmina.commands import Outcome
+from kasmina.commands import Command, OptimizerAdjustment, Outcome
 from kasmina.lifecycle import (
     BLENDING,
     CULLED,
@@ -22,8 +23,10 @@ from kasmina.lifecycle import (
     SHADOWING,
     TRAINING,
 )
+from kasmina.operations import Supply
 from kasmina.rules import Rules
-from support.kasmina_life import RUN, SITE, TOTAL_STEPS, ScriptedRuntime, germinate, seed_command
+from kasmina.run import Boundary
+from support.kasmina_life import RUN, SITE, TOTAL_STEPS, ScriptedRuntime, germinate, kernel_for, seed_command
 
 SEED = f"{RUN}/hidden/1"
 
@@ -44,7 +47,7 @@ def grown(stage: int, rules: Rules | None = None) -> ScriptedRuntime:
     return run
 
 
-def decide(run: ScriptedRuntime, operation: int, **more: object) -> Outcome:
+def decide(run: ScriptedRuntime, operation: int, **more: Any) -> Outcome:
     return run.command(seed_command(operation, SEED, run.generation, **more)).outcome
 
 
@@ -241,10 +244,7 @@ def test_cancel_withdraws_what_was_not_attached_yet() -> None:
     assert run.executor.ledger.live_seeds() == ()
 
 
-def supplied(run: ScriptedRuntime):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    from kasmina.operations import Supply
-    from support.kasmina_life import kernel_for
-
+def supplied(run: ScriptedRuntime) -> tuple[Command, Supply]:
     command = germinate()
     key = run.validator.kernel_key(command, run.executor.ledger)
     assert key is not None
@@ -290,12 +290,10 @@ def test_a_directive_that_is_never_answered_is_given_again_and_then_given_up() -
     run = running()
     command, supply = supplied(run)
     run.facts.extend(run.executor.command(command, supply))
-    from kasmina.run import Boundary
-
     for _ in range(4):
         run.clock.advance(60)
         run.facts.extend(run.executor.boundary(Boundary(1, 0, 0, False, False)))
-    assert len([x for x in run.of(f.DirectiveIssued)]) == 3
+    assert len(run.of(f.DirectiveIssued)) == 3
     assert "never answered" in run.of(f.SeedClosed)[0].why
 
 
@@ -303,7 +301,7 @@ def test_a_detach_that_leaves_something_behind_is_followed_by_resets_and_fails_g
     run = grown(TRAINING, Rules(embargo_epochs=1))
     run.refuse = {leyline.DIRECTIVE_KIND_RESET: "ESP-1000"}
     original = run.apply
-    run.apply = lambda d: replace(original(d), removed_cleanly=False)  # type: ignore[method-assign]
+    run.apply = lambda d: replace(original(d), removed_cleanly=False)  # type: ignore[method-assign, assignment]
     decide(run, leyline.SEED_OPERATION_CULL)
     run.train(100)
     verdicts = [fact.verdict for fact in run.of(f.GateJudged) if fact.verdict.gate == leyline.SEED_GATE_G5_RESET]
@@ -319,7 +317,7 @@ def test_the_end_of_a_run_culls_what_was_not_settled() -> None:
     run = grown(BLENDING)
     run.take(run.executor.ended("completed", False))
     assert run.stage(SEED) == CULLED
-    assert not run.of(f.DirectiveIssued)[-1].directive.kind == leyline.DIRECTIVE_KIND_DETACH
+    assert run.of(f.DirectiveIssued)[-1].directive.kind != leyline.DIRECTIVE_KIND_DETACH
     refused = run.command(germinate(2, run.generation)).outcome
     assert "is over" in refused.explanation
 
@@ -346,10 +344,8 @@ def test_a_greeting_without_what_dwell_is_measured_in_is_refused(field: str, val
 
 
 def test_an_optimizer_command_is_verified_and_left_to_the_trainer() -> None:
-    from kasmina.commands import Command, OptimizerAdjustment
-    from kasmina.operations import Supply
-
     run = running()
+
     def sent(factor: float) -> Outcome:
         payload = OptimizerAdjustment(factor, "")
         command = Command("c", RUN, leyline.COMMAND_TYPE_OPTIMIZER, 0, "", "", None, payload)

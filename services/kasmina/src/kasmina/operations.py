@@ -59,8 +59,9 @@ def _germinate(turn: Turn, command: Command, payload: SeedOperation, supply: Sup
     if supply.key is None or opened is None:
         return Decision(False, "No kernel can be named for this command: the blueprint or site is not known.")
     seed_id = turn.ledger.next_seed_id(command.site)
-    verdict = turn.judge(seed_id, judge_sanity(supply.item, opened.blueprint_ids, supply.key, supply.kernel))
+    verdict = judge_sanity(supply.item, opened.blueprint_ids, supply.key, supply.kernel)
     if not verdict.passed or supply.kernel is None:
+        turn.judge(seed_id, verdict)
         return Decision(False, _refusal(verdict.explanation, supply.problem))
     ramp = turn.rules.dwell.steps(BLENDING, turn.ledger.total_steps)
     turn.emit(
@@ -76,6 +77,7 @@ def _germinate(turn: Turn, command: Command, payload: SeedOperation, supply: Sup
             at=turn.now,
         )
     )
+    turn.judge(seed_id, verdict)
     set_out(turn, seed_id, GERMINATED, f"Command {command.command_id} germinates it.", command.command_id)
     return Decision(True, f"{seed_id} is being prepared.", seed_id)
 
