@@ -1,6 +1,6 @@
 """What happens after a step that must not stand: go back, find who is to blame, give up after some times.
 
-An unsettled seed is blamed first: from then on its evidence says that it was not finite, so that Kasmina's gate culls it.
+An unsettled seed is blamed first: from then on its evidence says that it was not finite, so that a gate culls it.
 If the trouble comes again while the same seed is still there, because Kasmina is away or slow, the seed is taken out
 here. With no seed to blame, the learning rate of every group is halved: the same steps would end the same way.
 """

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from esper_tasks import ParameterValue
 from tolaria.training.budget import Budget
+
+if TYPE_CHECKING:
+    # Only for annotations: the service checks plans as well and must not load torch.
+    from esper_tasks import ParameterValue
 
 OPTIMIZERS: Final = ("adam", "adamw", "sgd")
 LR_POLICIES: Final = ("constant", "cosine", "step", "plateau")

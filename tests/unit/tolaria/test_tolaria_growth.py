@@ -1,0 +1,156 @@
+"""Directives do at a fence what they say, once, on the generation they were decided on, and leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from esper_core import leyline
+from esper_core.clocks import to_timestamp
+from support.tolaria_runs import SmallRun, attach, detach, directive, prepare_kernel, set_blend, set_stage, small_run
+from tolaria.growth.executor import DirectiveExecutor
+from tolaria.training.step import training_step
+
+SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[SmallRun]:
+    made = small_run(tmp_path)
+    yield made
+    made.events.close()
+
+
+@pytest.fixture
+def executor(run: SmallRun) -> DirectiveExecutor:
+    return DirectiveExecutor(run.parts.operations, lambda: run.session.counters.step)
+
+
+def train(run: SmallRun, steps: int) -> None:
+    for _ in range(steps):
+        run.parts.fence.cross()
+        with run.parts.pulse.watching():
+            assert not training_step(run.session, 4.0).problem
+        run.parts.pulse.beat()
+
+
+def bare_state(run: SmallRun) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in run.session.host.model.state_dict().items()}
+
+
+def test_a_seed_goes_its_whole_way(run: SmallRun, executor: DirectiveExecutor) -> None:
+    session = run.session
+    train(run, 5)
+    kernel = prepare_kernel(session, run.links, SEED)
+    before = session.host.parameter_count()
+    result = executor.apply(attach(session, SEED))
+    assert result.applied and result.generation == 1 and result.parameter_count == kernel.parameter_count
+    assert executor.apply(set_stage(session, SEED, leyline.SEED_STAGE_TRAINING)).applied
+    frozen = bare_state(run)
+    train(run, 5)
+    host = {name: value for name, value in bare_state(run).items() if ".seed." not in name}
+    assert all(torch.equal(value, frozen[name]) for name, value in host.items())
+    assert executor.apply(set_blend(session, SEED, 4)).applied
+    assert executor.apply(set_stage(session, SEED, leyline.SEED_STAGE_BLENDING)).applied
+    alphas = []
+    for _ in range(6):
+        train(run, 1)
+        alphas.append(session.host.seed(SEED).alpha)
+    assert alphas == sorted(alphas) and alphas[-1] == 1.0
+    assert executor.apply(set_stage(session, SEED, leyline.SEED_STAGE_SHADOWING)).applied
+    assert executor.apply(set_stage(session, SEED, leyline.SEED_STAGE_PROBATIONARY)).applied
+    assert executor.apply(set_stage(session, SEED, leyline.SEED_STAGE_FOSSILIZED)).applied
+    assert session.host.parameter_count() == before + kernel.parameter_count
+    train(run, 3)
+    assert not session.book.unsettled()
+
+
+def test_a_detached_seed_leaves_the_host_as_if_it_had_never_been_there(
+    run: SmallRun, executor: DirectiveExecutor
+) -> None:
+    session = run.session
+    train(run, 3)
+    layers = dict(session.host.model.named_modules())
+    prepare_kernel(session, run.links, SEED)
+    executor.apply(attach(session, SEED))
+    executor.apply(set_stage(session, SEED, leyline.SEED_STAGE_TRAINING))
+    held = bare_state(run)
+    train(run, 4)
+    result = executor.apply(detach(session, SEED))
+    assert result.applied and result.removed_cleanly
+    assert dict(session.host.model.named_modules()) == layers
+    assert all(torch.equal(value, held[name.replace("hidden.0", "hidden.0.host")]) for name, value in _first(run))
+    assert len(session.optimizer.param_groups) == 1
+    reset = executor.apply(directive(session, SEED, leyline.DIRECTIVE_KIND_RESET))
+    assert reset.applied and reset.removed_cleanly
+    train(run, 2)
+
+
+def _first(run: SmallRun) -> list[tuple[str, torch.Tensor]]:
+    return [(name, value) for name, value in bare_state(run).items() if name.startswith("hidden.0")]
+
+
+def test_a_directive_is_applied_once(run: SmallRun, executor: DirectiveExecutor) -> None:
+    prepare_kernel(run.session, run.links, SEED)
+    order = attach(run.session, SEED)
+    first = executor.apply(order)
+    assert executor.apply(order) is first
+    assert run.session.host.generation == 1
+
+
+def test_a_stale_or_late_directive_is_refused(run: SmallRun, executor: DirectiveExecutor) -> None:
+    session = run.session
+    prepare_kernel(session, run.links, SEED)
+    stale = executor.apply(attach(session, SEED, generation=9))
+    assert not stale.applied and stale.error_code == "ESP-1016"
+    past = to_timestamp(datetime.now(UTC) - timedelta(seconds=1))
+    late = executor.apply(attach(session, SEED, deadline=past))
+    assert not late.applied and late.error_code == "ESP-1020"
+    assert session.host.generation == 0
+
+
+def test_what_is_not_prepared_cannot_be_attached(run: SmallRun, executor: DirectiveExecutor) -> None:
+    result = executor.apply(attach(run.session, SEED))
+    assert result.error_code == "ESP-1005" and "Prepare" in result.message
+
+
+def test_an_unknown_seed_is_a_typed_failure(run: SmallRun, executor: DirectiveExecutor) -> None:
+    result = executor.apply(detach(run.session, SEED))
+    assert not result.applied and result.error_code == "ESP-1006"
+
+
+def test_evidence_tells_what_the_gates_need(run: SmallRun, executor: DirectiveExecutor) -> None:
+    session = run.session
+    train(run, 10)
+    prepare_kernel(session, run.links, SEED)
+    executor.apply(attach(session, SEED))
+    executor.apply(set_stage(session, SEED, leyline.SEED_STAGE_TRAINING))
+    run.links.to_kasmina.take()
+    train(run, 20)
+    evidence = [item for item in run.links.to_kasmina.take() if isinstance(item, leyline.SeedEvidence)][-1]
+    assert evidence.finite and evidence.gradient_norm > 0 and evidence.isolation_violations == 0
+    assert evidence.output_norm >= 0 and evidence.host_output_norm > 0 and evidence.HasField("latency_ms")
+    assert evidence.loss > 0 and evidence.loss_at_germination > 0
+    assert "hidden.0" in evidence.host_layers_present
+    assert not evidence.HasField("contribution")
+
+
+def test_a_counterfactual_is_made_in_shadowing_and_paid_for(run: SmallRun, executor: DirectiveExecutor) -> None:
+    session = run.session
+    train(run, 10)
+    prepare_kernel(session, run.links, SEED)
+    executor.apply(attach(session, SEED))
+    for stage in (leyline.SEED_STAGE_TRAINING, leyline.SEED_STAGE_BLENDING, leyline.SEED_STAGE_SHADOWING):
+        executor.apply(set_stage(session, SEED, stage))
+    run.links.to_kasmina.take()
+    before = session.counters.flops
+    train(run, 10)
+    evidence = [item for item in run.links.to_kasmina.take() if isinstance(item, leyline.SeedEvidence)]
+    probed = [item for item in evidence if item.HasField("contribution")]
+    assert probed and probed[0].contribution.examples == 1024
+    spent = session.counters.flops - before - 10 * session.cost.step
+    assert spent == 2 * 1024 * session.cost.inference_per_example * len(probed)
