@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from google.protobuf.message import Message
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -16,6 +17,16 @@ from esper_core.telemetry import Instruments, definition_of
 from nissa.board import MetricBoard
 from nissa.entries import Entry, entries_of
 from nissa.history import History
+
+INTERESTS: Final = (
+    leyline.BUS_MESSAGE_TYPE_TELEMETRY,
+    leyline.BUS_MESSAGE_TYPE_RUN_EVENT,
+    leyline.BUS_MESSAGE_TYPE_FIELD_REPORT,
+    leyline.BUS_MESSAGE_TYPE_EMERGENCY_SIGNAL,
+    leyline.BUS_MESSAGE_TYPE_KERNEL_READY,
+    leyline.BUS_MESSAGE_TYPE_KERNEL_ERROR,
+)
+"""What Nissa takes off the bus."""
 
 
 class ReportCounter(Collector):

@@ -80,6 +80,8 @@ class Orchestrator:
         Gives the time of views.
     mode_changed : Callable[[leyline.SystemMode.ValueType, list[str]], None]
         Told about every change of the mode.
+    raised_here : Callable[[Emergency], None]
+        Told about every emergency that was raised by a call, so that the bus hears of it.
     """
 
     roster: Roster
@@ -88,6 +90,7 @@ class Orchestrator:
     router: EmergencyRouter
     clock: Clock
     mode_changed: Callable[[leyline.SystemMode.ValueType, list[str]], None]
+    raised_here: Callable[[Emergency], None] = lambda _: None
     _last_mode: leyline.SystemMode.ValueType = leyline.SYSTEM_MODE_OPERATIONAL
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -122,6 +125,12 @@ class Orchestrator:
             raise ValidationError("An emergency needs a level.", field="level", allowed="L1 to L4")
         routing = await self.router.route(emergency)
         await self._announce()
+        return routing
+
+    async def raise_here(self, emergency: Emergency) -> Routing:
+        """Act on an emergency that was raised by a call, and tell everybody about it."""
+        routing = await self.emergency(emergency)
+        self.raised_here(emergency)
         return routing
 
     async def clear(self, training_run_id: str, reason: str) -> Routing:

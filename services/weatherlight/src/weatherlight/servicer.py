@@ -49,10 +49,8 @@ class OrchestratorServicer(weatherlight_pb2_grpc.OrchestratorServicer):
     async def RaiseEmergency(  # noqa: D102
         self, request: weatherlight_pb2.RaiseEmergencyRequest, context: Context
     ) -> weatherlight_pb2.EmergencyRouting:
-        claims = caller()
-        origin = claims.subject if claims is not None else "unknown"
-        raised = Emergency(new_ulid(), request.level, request.reason, origin, request.training_run_id)
-        return emergency_routing(await self._orchestrator.emergency(raised))
+        raised = Emergency(new_ulid(), request.level, request.reason, caller().subject, request.training_run_id)
+        return emergency_routing(await self._orchestrator.raise_here(raised))
 
     async def ClearEmergency(  # noqa: D102
         self, request: weatherlight_pb2.ClearEmergencyRequest, context: Context

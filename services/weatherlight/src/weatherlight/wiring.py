@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc.aio
 
-from esper_core import leyline
+from esper_core.bus import BusClient
 from esper_core.clocks import Clock
-from esper_core.logs import get_logger
 from esper_core.rpc import open_channel, tls_from_environment
 from esper_core.security import Keyring, TokenSource
 from esper_core.stack import STORE, StackPaths, StackRecord
+from esper_core.telemetry import TelemetryEmitter
 from weatherlight.backoff import BackoffPolicy
 from weatherlight.emergencies import EmergencyRouter
 from weatherlight.health import HealthBoard
@@ -23,7 +23,9 @@ from weatherlight.peers import GrpcPeers
 from weatherlight.probes import Probe, grpc_probe, store_probe
 from weatherlight.rosters import ConfiguredRoster, LocalRoster
 from weatherlight.settings import WeatherlightSettings
+from weatherlight.signals import SignalDesk
 from weatherlight.supervisor import Supervisor
+from weatherlight.telling import Teller
 from weatherlight.topology import SELF, SYSTEM
 
 Background = tuple[str, Callable[[], Coroutine[Any, Any, object]]]
@@ -37,6 +39,9 @@ class Wiring:
     board: HealthBoard
     supervisor: Supervisor | None
     channels: dict[str, grpc.aio.Channel]
+    bus: BusClient
+    emitter: TelemetryEmitter
+    desk: SignalDesk
 
     @classmethod
     def of(cls, settings: WeatherlightSettings, clock: Clock) -> Wiring:
@@ -47,7 +52,8 @@ class Wiring:
         NotFoundError
             If a local stack is to be supervised whose record does not exist.
         """
-        tokens = TokenSource(Keyring.load(settings.keyring_file), SELF, "service")
+        keyring = Keyring.load(settings.keyring_file)
+        tokens = TokenSource(keyring, SELF, "service")
         tls = tls_from_environment()
         addresses = _addresses(settings)
         channels: dict[str, grpc.aio.Channel] = {
@@ -59,21 +65,29 @@ class Wiring:
             interval_s=settings.health_interval_ms / 1000,
             timeout_s=settings.health_timeout_ms / 1000,
         )
-        supervisor = _supervisor(settings, board, clock)
+        bus = BusClient(addresses["oona"], SELF, keyring, tls=tls, clock=clock)
+        emitter = TelemetryEmitter(SELF, bus.publish_telemetry)
+        bus.report_to(emitter)
+        teller = Teller(emitter)
+        supervisor = _supervisor(settings, board, clock, teller)
         roster: Roster = LocalRoster(supervisor) if supervisor is not None else ConfiguredRoster(addresses)
         modes = ModeKeeper()
         router = EmergencyRouter(
             GrpcPeers(channels["tolaria"], channels["tamiyo"]),
             lambda emergency: modes.raise_emergency(emergency.signal_id, emergency.level, emergency.reason),
         )
-        orchestrator = Orchestrator(roster, board, modes, router, clock, _log_mode)
-        return cls(orchestrator, board, supervisor, channels)
+        orchestrator = Orchestrator(roster, board, modes, router, clock, teller.mode)
+        desk = SignalDesk(bus, keyring, orchestrator, emitter, clock)
+        orchestrator.raised_here = desk.announce
+        return cls(orchestrator, board, supervisor, channels, bus, emitter, desk)
 
     def background(self) -> list[Background]:
         """Return the work that runs from the start to the drain."""
         work: list[Background] = [
             ("health", self.board.watch),
             ("mode", self.orchestrator.follow_health),
+            ("emergency signals", self.desk.run),
+            ("telemetry", self.emitter.run),
         ]
         if self.supervisor is not None:
             work.append(("supervision", self.supervisor.run))
@@ -83,6 +97,7 @@ class Wiring:
         """Stop the local stack, if there is one, and close all channels."""
         if self.supervisor is not None:
             await self.supervisor.stop()
+        await self.bus.close(drain_s=0.0)
         for channel in self.channels.values():
             await channel.close()
 
@@ -101,7 +116,7 @@ def _probes(addresses: dict[str, str], channels: dict[str, grpc.aio.Channel]) ->
     }
 
 
-def _supervisor(settings: WeatherlightSettings, board: HealthBoard, clock: Clock) -> Supervisor | None:
+def _supervisor(settings: WeatherlightSettings, board: HealthBoard, clock: Clock, teller: Teller) -> Supervisor | None:
     if settings.state_dir is None:
         return None
     paths = StackPaths(settings.state_dir)
@@ -110,16 +125,8 @@ def _supervisor(settings: WeatherlightSettings, board: HealthBoard, clock: Clock
         record=StackRecord.load(paths.record),
         board=board,
         clock=clock,
-        tell=_log_event,
+        tell=teller.process,
         policy=BackoffPolicy(first_s=settings.restart_first_s, longest_s=settings.restart_longest_s),
         stop_grace_s=settings.stop_grace_s,
         silence_limit_s=settings.silence_limit_s,
     )
-
-
-def _log_event(event: str, service: str, sentence: str) -> None:
-    get_logger("supervisor").info(event, service_name=service, description=sentence)
-
-
-def _log_mode(mode: leyline.SystemMode.ValueType, reasons: list[str]) -> None:
-    get_logger("mode").warning("system_mode", mode=leyline.SystemMode.Name(mode), reasons=reasons)
