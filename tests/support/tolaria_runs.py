@@ -101,7 +101,7 @@ def directive(session: Session, seed_id: str, kind: int, site: str = SITE, **det
 
 def attach(session: Session, seed_id: str, **details: object) -> leyline.Directive:
     """ATTACH."""
-    return directive(session, seed_id, leyline.DIRECTIVE_KIND_ATTACH, **details)
+    return directive(session, seed_id, leyline.DIRECTIVE_KIND_ATTACH, SITE, **details)
 
 
 def set_stage(session: Session, seed_id: str, stage: int) -> leyline.Directive:

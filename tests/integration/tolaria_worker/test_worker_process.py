@@ -14,7 +14,7 @@ import pytest
 from esper_core import leyline
 from esper_core.ids import new_run_id
 from esper_core.journal import read_journal
-from esper_runtime.snapshot_store import digest_of
+from esper_core.blueprints import sha256_hex
 from support.tolaria_runs import letter_spec
 from support.waiting import wait_until
 from tolaria.rundir import RunDirectory, RunRequest
@@ -50,7 +50,7 @@ def checkpoints(run: RunDirectory) -> list[str]:
 
 def weights_digest(run: RunDirectory) -> str:
     (final,) = [name for name in checkpoints(run) if name.endswith("-final")]
-    return digest_of(run.checkpoints_path / final / "tensors.safetensors")
+    return sha256_hex((run.checkpoints_path / final / "tensors.safetensors").read_bytes())
 
 
 def sequences(run: RunDirectory) -> list[int]:

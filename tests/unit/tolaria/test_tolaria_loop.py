@@ -132,7 +132,7 @@ def broken(kernel: PreparedKernel) -> None:
     def forward(*_: object) -> None:
         raise RuntimeError("seed is broken")
 
-    kernel.module.forward = forward  # type: ignore[method-assign]
+    kernel.module.forward = forward
 
 
 def test_a_seed_that_raises_is_taken_out_and_the_host_goes_on(run: SmallRun) -> None:
@@ -153,7 +153,7 @@ def test_an_error_of_the_host_itself_is_not_blamed_on_a_seed(run: SmallRun) -> N
     def forward(*_: object) -> None:
         raise RuntimeError("host is broken")
 
-    run.session.host.model.forward = forward  # type: ignore[method-assign]
+    run.session.host.model.forward = forward
     with pytest.raises(RuntimeError, match="host is broken"):
         TrainingLoop(run.parts).run()
 

@@ -47,13 +47,12 @@ def test_a_full_outbox_drops_what_may_be_dropped_first(kinds: list[bool]) -> Non
 
 def test_a_slot_holds_the_latest_record_made_since_it_was_wanted() -> None:
     slot: LatestSlot[int] = LatestSlot()
-    assert not slot.wanted
     slot.put(1)
     slot.want()
-    assert slot.wanted and slot.take() is None
+    assert (slot.wanted, slot.take()) == (True, None)
     slot.put(2)
     slot.put(3)
-    assert not slot.wanted and slot.take() == 3 and slot.take() is None
+    assert (slot.wanted, slot.take(), slot.take()) == (False, 3, None)
 
 
 def power_law(steps: range, scale: float = 5.0, slope: float = -0.3) -> list[CurvePoint]:
