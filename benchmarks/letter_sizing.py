@@ -100,6 +100,7 @@ class Trainer:
             steps += 1
         wall_s = time.perf_counter() - started
         return {
+            "budget": self.budget,
             "arm": self.arm.name,
             "seed": self.seed,
             "learning_rate": self.arm.learning_rate,
