@@ -1,0 +1,70 @@
+"""Whatever is killed while a network grows, the run completes, and nothing that was acknowledged is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from esper_core import leyline
+from esper_core.stack import STORE, members
+from support.local_stack import LocalStack
+from support.waiting import wait_until
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+
+SERVICES = ("oona", "urza", "urabrask", "kasmina", "tamiyo", "simic", "nissa", "tolaria", "weatherlight", STORE)
+BUDGET = "12e9"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    local = LocalStack(tmp_path_factory.mktemp("stack"))
+    local.up()
+    yield local
+    local.down()
+
+
+def worker_pid(stack: LocalStack, run_id: str) -> int:
+    return stack.runs.status(run_id).worker_pid
+
+
+@pytest.mark.req("WEA-5")
+def test_a_run_that_loses_every_service_once_completes(stack: LocalStack) -> None:
+    following = stack.begin("run", "submit", "letter", "--flops", BUDGET, "--follow", "--json")
+    wait_until(lambda: bool(stack.esper_json("run", "list")["runs"]), 60, what="the run")
+    run_id = stack.esper_json("run", "list")["runs"][0]["run_id"]
+    wait_until(lambda: stack.runs.status(run_id).progress.step > 20, 60, what="the run under way")
+    for service in SERVICES:
+        stack.kill(service)
+    stdout, stderr = following.communicate(timeout=400)
+    assert following.returncode == 0, stderr + stack.logs()
+    told = json.loads(stdout)
+    assert told["state"] == "COMPLETED"
+    assert told["resumes"] == 0
+    wait_until(stack.healthy, 120, what="every service serving again")
+    sequences = [event.sequence for event in stack.runs.events(run_id)]
+    assert sequences == list(range(1, len(sequences) + 1))
+
+
+def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(stack: LocalStack) -> None:
+    run_id = stack.esper_json("run", "submit", "letter", "--policy", "none", "--flops", "6e9")["run_id"]
+    wait_until(lambda: bool(stack.esper_json("run", "checkpoints", run_id).get("checkpoints")), 90, what="a checkpoint")
+    os.kill(worker_pid(stack, run_id), signal.SIGKILL)
+    status = stack.runs.wait(run_id)
+    assert status.state == leyline.RUN_STATE_COMPLETED
+    assert status.result.resumes == 1
+
+
+def test_nothing_is_left_after_ctrl_c(tmp_path_factory: pytest.TempPathFactory) -> None:
+    local = LocalStack(tmp_path_factory.mktemp("second-stack"))
+    up = local.begin("up")
+    wait_until(local.healthy, 120, what="the second stack")
+    stack_id = local.client.record.stack_id
+    assert members(stack_id)
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=90)
+    wait_until(lambda: not members(stack_id), 10, what="nothing left")
