@@ -111,7 +111,7 @@ class Wiring:
                 "ESPER_KEYRING_FILE is not set, and a peer is configured. Set it to the stack's keyring file.",
                 variable="ESPER_KEYRING_FILE",
             )
-        return TokenSource(Keyring.load(settings.keyring_file), "tolaria")
+        return TokenSource(Keyring.load(settings.keyring_file), "tolaria-worker")
 
 
 async def _nobody_listens(packet: leyline.TelemetryPacket) -> None:
