@@ -1,0 +1,136 @@
+"""Emergencies: told to every run concerned, once per signal; the highest level halts with a checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from esper_core import leyline
+from esper_core.errors import EsperError
+from esper_core.ids import new_id
+from esper_core.logs import get_logger
+from esper_core.pb.esper.tolaria.v1 import tolaria_pb2
+from tolaria.service.orders import OrderDesk
+from tolaria.service.runs import ENDED, RunStore
+from tolaria.service.supervision import Supervisor
+from tolaria.service.tally import RunTally
+
+_REMEMBERED: Final = 1024
+_log = get_logger("emergencies")
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """An emergency as it was raised; an empty run means all."""
+
+    level: leyline.EmergencyLevel.ValueType
+    reason: str
+    training_run_id: str
+    signal_id: str
+    origin: str
+
+    def order(self) -> tolaria_pb2.WorkerOrder:
+        """Return the order that tells a worker; its id follows from the signal's, so that none obeys twice."""
+        return tolaria_pb2.WorkerOrder(
+            order_id=f"emergency-{self.signal_id}",
+            kind=leyline.ORDER_KIND_EMERGENCY,
+            reason=self.reason,
+            level=self.level,
+            signal_id=self.signal_id,
+            origin=self.origin,
+        )
+
+
+class Emergencies:
+    """Raises and clears emergencies in runs. Lives on one event loop.
+
+    Parameters
+    ----------
+    store : RunStore
+        The runs.
+    supervisor : Supervisor
+        Their workers.
+    desk : OrderDesk
+        Orders to them.
+    tally : RunTally
+        Counts halts.
+    order_timeout_s : float
+        A worker that has not obeyed a halt by then is told by a signal of the system instead.
+    """
+
+    def __init__(
+        self, store: RunStore, supervisor: Supervisor, desk: OrderDesk, tally: RunTally, order_timeout_s: float
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._desk = desk
+        self._tally = tally
+        self._order_timeout_s = order_timeout_s
+        self._told: OrderedDict[str, list[str]] = OrderedDict()
+        self._halting: set[asyncio.Task[None]] = set()
+
+    async def sound(self, signal: Signal) -> list[str]:
+        """Tell the runs concerned and return them; a signal that was heard before is not told again.
+
+        Raises
+        ------
+        NotFoundError
+            If the run that is named does not exist.
+        """
+        if signal.signal_id in self._told:
+            return self._told[signal.signal_id]
+        runs = self._concerned(signal.training_run_id)
+        self._told[signal.signal_id] = runs
+        while len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+        for run_id in runs:
+            await self._tell(run_id, signal)
+        return runs
+
+    def clear(self, training_run_id: str, reason: str) -> list[str]:
+        """Have the runs concerned forget their emergency; returns them.
+
+        Raises
+        ------
+        NotFoundError
+            If the run that is named does not exist.
+        """
+        runs = self._concerned(training_run_id)
+        for run_id in runs:
+            order = tolaria_pb2.WorkerOrder(
+                order_id=new_id("clear"), kind=leyline.ORDER_KIND_CLEAR_EMERGENCY, reason=reason
+            )
+            self._desk.give(run_id, order)
+        return runs
+
+    async def close(self) -> None:
+        """End what still waits for workers."""
+        for task in self._halting:
+            task.cancel()
+        await asyncio.gather(*self._halting, return_exceptions=True)
+
+    def _concerned(self, training_run_id: str) -> list[str]:
+        if not training_run_id:
+            return self._supervisor.trained()
+        return [] if self._store.status(training_run_id).state in ENDED else [training_run_id]
+
+    async def _tell(self, run_id: str, signal: Signal) -> None:
+        if signal.level != leyline.EMERGENCY_LEVEL_HALT:
+            self._desk.give(run_id, signal.order())
+            return
+        self._tally.emergency_halt()
+        if not await self._supervisor.drop(run_id, f"Emergency: {signal.reason}"):
+            task = asyncio.create_task(self._halt(run_id, signal), name=f"halt {run_id}")
+            self._halting.add(task)
+            task.add_done_callback(self._halting.discard)
+
+    async def _halt(self, run_id: str, signal: Signal) -> None:
+        """Give the order; a worker that cannot be reached is halted by a signal, which leaves a checkpoint as well."""
+        try:
+            await self._desk.obeyed(run_id, signal.order(), self._order_timeout_s)
+        except EsperError as error:
+            if self._supervisor.pid(run_id):
+                _log.error("an emergency is enforced by a signal", run_id=run_id, reason=error.message)
+                self._supervisor.terminate(run_id)

@@ -1,0 +1,184 @@
+"""What can be said about a RunSpec without a model: every problem at once, each with its field and what is allowed.
+
+What needs the task itself (its parameters, sites, data and defaults) is looked at by the chore `check`, in a process
+that may load torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+from esper_core import leyline
+from esper_core.blueprints import load_catalogue
+from esper_core.errors import UnimplementedError, ValidationError
+from tolaria.training.plan import CONTROL_LOSS, GROWTH_POLICIES, LR_POLICIES, OPTIMIZERS
+
+_MOST_THREADS: Final = 256
+_MOST_COUNT: Final = 2**53
+_SEED_LIMIT: Final = 2**63
+_LABEL_LENGTH: Final = 200
+_NO_BUDGET: Final = "0 for none, or a whole number below 2^53"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong."""
+
+    field: str
+    sentence: str
+    allowed: str
+
+
+def check_spec(spec: leyline.RunSpec) -> None:
+    """Refuse a specification that no task could make sense of.
+
+    Raises
+    ------
+    UnimplementedError
+        If more than one worker process is asked for.
+    ValidationError
+        About the first problem; its sentence and its detail `problems` tell the others.
+    """
+    if spec.workers > 1:
+        raise UnimplementedError(
+            f"spec.workers is {spec.workers}; this version trains in one worker process. Set it to 1 or leave it out.",
+            details={"field": "spec.workers"},
+        )
+    problems = list(_problems(spec))
+    if problems:
+        raise as_error(problems)
+
+
+def as_error(problems: Sequence[Problem]) -> ValidationError:
+    """Return one error that tells all problems."""
+    first = problems[0]
+    sentence = " ".join(problem.sentence for problem in problems)
+    error = ValidationError(sentence, field=first.field, allowed=first.allowed)
+    error.details["problems"] = "; ".join(f"{problem.field}: {problem.allowed}" for problem in problems)
+    return error
+
+
+def _problems(spec: leyline.RunSpec) -> Iterator[Problem]:
+    if not spec.task.strip():
+        yield Problem("spec.task", "spec.task is missing.", "a built-in task, or module:function of the allow-list")
+    yield from _numbers(spec)
+    yield from _words(spec)
+    if spec.HasField("optimizer"):
+        yield from _optimizer(spec.optimizer)
+    if spec.HasField("learning_rate"):
+        yield from _learning_rate(spec.learning_rate)
+    if spec.HasField("growth"):
+        yield from _growth(spec.growth)
+
+
+def _numbers(spec: leyline.RunSpec) -> Iterator[Problem]:
+    for name in ("max_steps", "max_epochs", "flops_budget"):
+        value = getattr(spec, name)
+        yield from _unless(value < _MOST_COUNT, f"spec.{name}", f"A budget of {value} has no end.", _NO_BUDGET)
+    yield from _unless(
+        spec.threads <= _MOST_THREADS,
+        "spec.threads",
+        f"A worker cannot use {spec.threads} threads.",
+        f"1 to {_MOST_THREADS}, 0 for 1",
+    )
+    yield from _unless(
+        spec.random_seed < _SEED_LIMIT,
+        "spec.random_seed",
+        f"spec.random_seed is {spec.random_seed}.",
+        "a whole number below 2^63",
+    )
+
+
+def _words(spec: leyline.RunSpec) -> Iterator[Problem]:
+    yield from _choice("spec.on_control_loss", spec.on_control_loss, ("", *CONTROL_LOSS))
+    yield from _unless(
+        spec.device in ("", "cpu", "cuda") or (spec.device.startswith("cuda:") and spec.device[5:].isdigit()),
+        "spec.device",
+        f"Runs cannot use {spec.device!r}.",
+        "cpu, cuda or cuda:n",
+    )
+    yield from _unless(
+        len(spec.label) <= _LABEL_LENGTH,
+        "spec.label",
+        f"spec.label has {len(spec.label)} characters.",
+        f"at most {_LABEL_LENGTH} characters",
+    )
+    if spec.start_from:
+        folder = Path(spec.start_from)
+        yield from _unless(
+            folder.is_absolute() and folder.is_dir(),
+            "spec.start_from",
+            f"There is no checkpoint folder {spec.start_from!r}.",
+            "the absolute path of one checkpoint's folder",
+        )
+
+
+def _optimizer(given: leyline.OptimizerSpec) -> Iterator[Problem]:
+    yield from _choice("spec.optimizer.name", given.name, ("", *OPTIMIZERS))
+    rate, decay, momentum = given.learning_rate, given.weight_decay, given.momentum
+    yield from _unless(
+        math.isfinite(rate) and rate >= 0,
+        "spec.optimizer.learning_rate",
+        f"A learning rate cannot be {rate}.",
+        "a number above 0, 0 for the task's default",
+    )
+    yield from _unless(
+        math.isfinite(decay) and decay >= 0,
+        "spec.optimizer.weight_decay",
+        f"A weight decay cannot be {decay}.",
+        "a number of at least 0",
+    )
+    yield from _unless(
+        0 <= momentum < 1,
+        "spec.optimizer.momentum",
+        f"A momentum cannot be {momentum}.",
+        "a number from 0, below 1",
+    )
+
+
+def _learning_rate(given: leyline.LearningRateSpec) -> Iterator[Problem]:
+    yield from _choice("spec.learning_rate.policy", given.policy, LR_POLICIES)
+    yield from _unless(
+        0 <= given.warmup_fraction <= 0.5,
+        "spec.learning_rate.warmup_fraction",
+        f"A warm-up cannot take {given.warmup_fraction} of the budget.",
+        "a number from 0 to 0.5",
+    )
+    yield from _unless(
+        0 <= given.floor <= 1,
+        "spec.learning_rate.floor",
+        f"A learning-rate floor cannot be {given.floor}.",
+        "a number from 0 to 1",
+    )
+
+
+def _growth(given: leyline.GrowthSpec) -> Iterator[Problem]:
+    yield from _choice("spec.growth.policy", given.policy, GROWTH_POLICIES)
+    yield from _unless(
+        given.isolation in leyline.IsolationMode.values(),
+        "spec.growth.isolation",
+        f"Isolation mode {given.isolation} does not exist.",
+        ", ".join(leyline.IsolationMode.keys()),
+    )
+    offered = [blueprint.blueprint_id for blueprint in load_catalogue() if not blueprint.quarantine_only]
+    for name in given.blueprint_ids:
+        yield from _choice("spec.growth.blueprint_ids", name, offered)
+
+
+def _choice(field: str, value: str, allowed: Sequence[str]) -> Iterator[Problem]:
+    if value in allowed:
+        return
+    names = [name for name in allowed if name]
+    near = get_close_matches(value, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    yield Problem(field, f"{field} cannot be {value!r}; allowed: {', '.join(names)}.{hint}", ", ".join(names))
+
+
+def _unless(holds: bool, field: str, sentence: str, allowed: str) -> Iterator[Problem]:
+    if not holds:
+        yield Problem(field, f"{sentence} {field} takes {allowed}.", allowed)
