@@ -46,7 +46,7 @@ class Mediator:
         self._ending = asyncio.Event()
 
     def start(self) -> None:
-        """Start the thread and wait until its loop runs."""
+        """Start the thread and wait until its parts are built, so that they hear everything from now on."""
         self._thread.start()
         self._ready.wait()
 
@@ -69,8 +69,8 @@ class Mediator:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ready.set()
         parts = self._build()
+        self._ready.set()
         tasks = [asyncio.create_task(_guarded(part), name=part.name) for part in parts]
         await self._ending.wait()
         try:

@@ -57,6 +57,7 @@ class Fence:
         self._paused = ""
         self._conservative = ""
         self._emergency = ""
+        self._level = leyline.EMERGENCY_LEVEL_NOTICE
         self._answers: OrderedDict[str, OrderOutcome] = OrderedDict()
         self.heard = 0
 
@@ -170,14 +171,15 @@ class Fence:
         return OrderOutcome(order.order_id, done.restored, code, done.message, done)
 
     def _raise(self, order: Order) -> None:
-        self._reporter.tell(_note(order, cleared=False))
+        self._reporter.tell(_note(order, order.level, cleared=False))
+        self._level = leyline.EmergencyLevel.ValueType(order.level)
         if order.level == leyline.EMERGENCY_LEVEL_HALT:
             self.halt(f"Emergency: {order.reason}")
         elif order.level == leyline.EMERGENCY_LEVEL_CONSERVATIVE:
             self._emergency = f"Emergency: {order.reason}"
 
     def _clear(self, order: Order) -> None:
-        self._reporter.tell(_note(order, cleared=True))
+        self._reporter.tell(_note(order, self._level, cleared=True))
         self._emergency = ""
 
     def _look_at_control(self) -> None:
@@ -206,9 +208,9 @@ class Fence:
         return leyline.RUN_STATE_RUNNING, otherwise
 
 
-def _note(order: Order, *, cleared: bool) -> leyline.EmergencyNote:
+def _note(order: Order, level: int, *, cleared: bool) -> leyline.EmergencyNote:
     return leyline.EmergencyNote(
-        level=leyline.EmergencyLevel.ValueType(order.level),
+        level=leyline.EmergencyLevel.ValueType(level),
         cleared=cleared,
         reason=order.reason,
         signal_id=order.signal_id,

@@ -85,7 +85,6 @@ class _Start:
         parts = assemble(
             session, Surroundings(self._settings, self._links, self._board, self._events, store, self._save_status)
         )
-        self._tell_start(parts, begun)
         wiring = Wiring(
             run_facts(session),
             self._settings,
@@ -97,6 +96,7 @@ class _Start:
         )
         mediator = Mediator(wiring.parts, self._settings.shutdown_s)
         mediator.start()
+        self._tell_start(parts, begun)
         ending = Ending("halted", "The worker failed.")
         try:
             parts.keeper.start()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from esper_core import leyline
+from esper_core.bus import BusClient
 from esper_core.errors import SettingsError
 from esper_core.rpc import open_channel, tls_from_environment
 from esper_core.security import Keyring
@@ -14,6 +15,7 @@ from esper_core.security.tokens import TokenSource
 from esper_core.telemetry import TelemetryEmitter
 from tolaria.mediator.kasmina import KasminaPart
 from tolaria.mediator.kernels import KernelSource
+from tolaria.mediator.oona import OonaPart, TelemetryPart
 from tolaria.mediator.peer import ControlPeer, Voices
 from tolaria.mediator.tamiyo import TamiyoPart
 from tolaria.mediator.thread import Part
@@ -56,7 +58,8 @@ class Wiring:
         if self._grows:
             for name in ("tamiyo", "kasmina", "urza"):
                 settings.peer(name)
-        self._tokens = self._token_source()
+        self._keyring = self._load_keyring()
+        self._tokens = TokenSource(self._keyring, "tolaria-worker") if self._keyring else None
 
     def parts(self) -> Sequence[Part]:
         """Return every part, ready to run."""
@@ -64,7 +67,7 @@ class Wiring:
         parts: list[Part] = [
             Ticker(self._voices.board, self._voices.events, self._save_status, settings.status_interval_s)
         ]
-        telemetry = TelemetryEmitter("tolaria", _nobody_listens)
+        telemetry = self._telemetry(parts)
         if settings.tolaria_address is not None:
             parts.append(
                 TolariaPart(
@@ -74,6 +77,15 @@ class Wiring:
         if self._grows:
             parts += self._control_plane(telemetry)
         return parts
+
+    def _telemetry(self, parts: list[Part]) -> TelemetryEmitter:
+        if self._settings.oona_address is None or self._keyring is None:
+            return TelemetryEmitter("tolaria", _nobody_listens)
+        bus = BusClient(self._settings.oona_address, "tolaria", self._keyring)
+        emitter = TelemetryEmitter("tolaria", bus.publish_telemetry)
+        bus.report_to(emitter)
+        parts += [OonaPart(bus, self._voices.events, emitter), TelemetryPart(emitter)]
+        return emitter
 
     def _control_plane(self, telemetry: TelemetryEmitter) -> list[Part]:
         settings, voices = self._settings, self._voices
@@ -101,7 +113,7 @@ class Wiring:
     def _channel(self, peer: str) -> grpc.aio.Channel:
         return open_channel(self._settings.peer(peer), self._tokens, "tolaria", tls_from_environment())
 
-    def _token_source(self) -> TokenSource | None:
+    def _load_keyring(self) -> Keyring | None:
         settings = self._settings
         peers = ("tolaria", "oona") if not self._grows else ("tolaria", "oona", "tamiyo", "kasmina", "urza")
         if not any(getattr(settings, f"{name}_address") for name in peers):
@@ -111,7 +123,7 @@ class Wiring:
                 "ESPER_KEYRING_FILE is not set, and a peer is configured. Set it to the stack's keyring file.",
                 variable="ESPER_KEYRING_FILE",
             )
-        return TokenSource(Keyring.load(settings.keyring_file), "tolaria-worker")
+        return Keyring.load(settings.keyring_file)
 
 
 async def _nobody_listens(packet: leyline.TelemetryPacket) -> None:

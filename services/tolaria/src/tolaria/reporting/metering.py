@@ -1,0 +1,103 @@
+"""From run events to metrics and telemetry events, under the names of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from esper_core import leyline
+from esper_core.telemetry import TelemetryEmitter
+
+_GRAVE: Final = {
+    leyline.RUN_STATE_HALTED: ("run_halted", leyline.TELEMETRY_LEVEL_ERROR),
+    leyline.RUN_STATE_FAILED: ("run_failed", leyline.TELEMETRY_LEVEL_CRITICAL),
+    leyline.RUN_STATE_CONSERVATIVE: ("run_conservative", leyline.TELEMETRY_LEVEL_WARNING),
+}
+_FINISHED: Final = frozenset({leyline.RUN_STATE_HALTED, leyline.RUN_STATE_FAILED, leyline.RUN_STATE_COMPLETED})
+
+
+def meter(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    """Record what an event means for the metrics; costs microseconds and never waits."""
+    record = _RECORDERS.get(event.kind)
+    if record is not None:
+        record(emitter, event)
+
+
+def _progress(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    progress, run_id = event.progress, event.training_run_id
+    if progress.HasField("loss"):
+        emitter.gauge("tolaria.training.loss", progress.loss, run_id=run_id)
+    emitter.gauge("tolaria.training.steps", progress.step, run_id=run_id)
+    emitter.gauge("tolaria.training.parameters", progress.parameters, run_id=run_id)
+    emitter.gauge("tolaria.training.generation", progress.generation, run_id=run_id)
+    if progress.steps_per_s > 0:
+        emitter.observe("tolaria.training.latency_ms", 1000 / progress.steps_per_s, run_id=run_id)
+
+
+def _validation(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    emitter.gauge("tolaria.validation.loss", event.validation.loss, run_id=event.training_run_id)
+    if event.validation.HasField("accuracy"):
+        emitter.gauge("tolaria.validation.accuracy", event.validation.accuracy, run_id=event.training_run_id)
+
+
+def _rollback(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    report, run_id = event.rollback, event.training_run_id
+    outcome = leyline.RollbackOutcome.Name(report.outcome).removeprefix("ROLLBACK_OUTCOME_")
+    tier = "fast" if report.outcome == leyline.ROLLBACK_OUTCOME_FAST_HIT else "full"
+    emitter.count("tolaria.rollback.attempts_total", outcome=outcome, run_id=run_id)
+    emitter.observe("tolaria.rollback.restore_latency_ms", report.latency_ms, tier=tier, run_id=run_id)
+    if report.outcome == leyline.ROLLBACK_OUTCOME_DEADLINE:
+        emitter.count("tolaria.rollback.deadline_exceeded_total", run_id=run_id)
+    emitter.event(
+        "run_rolled_back", leyline.TELEMETRY_LEVEL_ERROR, report.message, run_id=run_id, trigger=report.trigger
+    )
+
+
+def _checkpoint(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    if event.checkpoint.good:
+        emitter.count("tolaria.checkpoint.written_total", run_id=event.training_run_id)
+    else:
+        emitter.event(
+            "checkpoint_damaged",
+            leyline.TELEMETRY_LEVEL_ERROR,
+            event.checkpoint.problem,
+            run_id=event.training_run_id,
+            checkpoint=event.checkpoint.checkpoint_id,
+        )
+
+
+def _directive(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    result, run_id = event.directive, event.training_run_id
+    kind = leyline.DirectiveKind.Name(result.kind).removeprefix("DIRECTIVE_KIND_")
+    outcome = "applied" if result.applied else result.error_code
+    emitter.count("tolaria.directives.applied_total", kind=kind, result=outcome, run_id=run_id)
+    if result.apply_ms > 0:
+        emitter.observe("tolaria.directive.apply_ms", result.apply_ms, run_id=run_id)
+
+
+def _emergency(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    note, run_id = event.emergency, event.training_run_id
+    emitter.gauge("tolaria.emergency.level", 0 if note.cleared else note.level, run_id=run_id)
+    if note.level == leyline.EMERGENCY_LEVEL_HALT and not note.cleared:
+        emitter.count("tolaria.emergency.halts_total", run_id=run_id)
+
+
+def _state(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    change, run_id = event.state, event.training_run_id
+    if change.to_state in _FINISHED:
+        name = leyline.RunState.Name(change.to_state).removeprefix("RUN_STATE_")
+        emitter.count("tolaria.runs.finished_total", state=name, run_id=run_id)
+    if change.to_state in _GRAVE:
+        event_name, level = _GRAVE[change.to_state]
+        emitter.event(event_name, level, change.reason, run_id=run_id)
+
+
+_RECORDERS: Final[Mapping[int, Callable[[TelemetryEmitter, leyline.RunEvent], None]]] = {
+    leyline.RUN_EVENT_KIND_PROGRESS: _progress,
+    leyline.RUN_EVENT_KIND_VALIDATION: _validation,
+    leyline.RUN_EVENT_KIND_ROLLBACK: _rollback,
+    leyline.RUN_EVENT_KIND_CHECKPOINT: _checkpoint,
+    leyline.RUN_EVENT_KIND_DIRECTIVE: _directive,
+    leyline.RUN_EVENT_KIND_EMERGENCY: _emergency,
+    leyline.RUN_EVENT_KIND_STATE: _state,
+}
