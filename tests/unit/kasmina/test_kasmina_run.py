@@ -277,6 +277,38 @@ def test_a_refused_preparation_ends_the_germination_and_frees_the_run() -> None:
     assert run.command(germinate(2, blueprint_id="norm.v1")).outcome.accepted
 
 
+def test_a_broken_kernel_embargoes_its_pair_and_a_bad_moment_does_not() -> None:
+    for code, embargoed in (("ESP-1009", True), ("ESP-1013", False), ("ESP-1018", False)):
+        run = running()
+        run.refuse = {leyline.DIRECTIVE_KIND_ATTACH: code}
+        run.command(germinate())
+        run.refuse = {}
+        assert run.executor.ledger.seeds[SEED].closed
+        assert run.command(germinate(2)).outcome.accepted != embargoed
+
+
+def test_a_single_slow_step_culls_nothing_and_three_do() -> None:
+    run = grown(BLENDING)
+    run.measured = {"latency_ms": 400.0}
+    run.train(10)
+    run.measured = {}
+    run.train(10)
+    assert run.stage(SEED) == BLENDING
+    run.measured = {"latency_ms": 400.0}
+    run.train(15)
+    assert run.of(f.GateJudged)[-1].verdict.reason == "latency_over_budget"
+
+
+def test_harm_seen_with_the_last_probe_is_remembered_until_the_next() -> None:
+    run = grown(PROBATIONARY)
+    run.improvement = -0.5
+    run.step_now += 1
+    run.executor.ledger.take_evidence(run.evidence(run.held[SEED]))
+    run.executor.ledger.take_evidence(replace(run.evidence(run.held[SEED]), contribution=None, improvement=None))
+    outcome = decide(run, leyline.SEED_OPERATION_FOSSILIZE)
+    assert not outcome.accepted and "without helping" in outcome.explanation
+
+
 def test_a_directive_refused_as_stale_is_decided_anew_on_the_present_generation() -> None:
     run = running()
     run.refuse = {leyline.DIRECTIVE_KIND_ATTACH: "ESP-1016"}

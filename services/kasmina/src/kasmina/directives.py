@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from esper_core import leyline
-from esper_core.errors import CATALOGUE, NotFoundError, StaleGenerationError
+from esper_core.errors import CATALOGUE, NotFoundError, StaleGenerationError, StateConflictError
 from kasmina.blend import Blend
 from kasmina.kernels import Kernel
 
@@ -72,3 +72,8 @@ def worth_repeating(result: DirectiveResult) -> bool:
     """Tell whether the same order, decided anew on the present generation, can succeed."""
     entry = CATALOGUE.get(result.error_code)
     return result.error_code == StaleGenerationError.code or (entry is not None and entry.retryable)
+
+
+def kernel_at_fault(result: DirectiveResult) -> bool:
+    """Tell whether a failed preparation or attachment speaks against the kernel, and not only against the moment."""
+    return not worth_repeating(result) and result.error_code != StateConflictError.code

@@ -8,7 +8,7 @@ from typing import Final
 from esper_core import leyline
 from kasmina import facts as f
 from kasmina.blend import completed, default_blend
-from kasmina.directives import Details, DirectiveResult, leaves_nothing, worth_repeating
+from kasmina.directives import Details, DirectiveResult, kernel_at_fault, leaves_nothing, worth_repeating
 from kasmina.lifecycle import (
     BLENDING,
     CULLED,
@@ -60,7 +60,8 @@ def settle(turn: Turn, result: DirectiveResult) -> None:
     elif worth_repeating(result) and attempt < turn.rules.directive_attempts:
         _give(turn, seed.seed_id, result.kind, attempt + 1)
     else:
-        _give_up(turn, seed.seed_id, result.kind, result.message or f"the runtime refused with {result.error_code}")
+        why = result.message or f"the runtime refused with {result.error_code}"
+        _give_up(turn, seed.seed_id, result.kind, why, kernel_at_fault(result))
 
 
 def press_on(turn: Turn, epoch_end: bool) -> None:
@@ -149,13 +150,15 @@ def _give(turn: Turn, seed_id: str, kind: int, attempt: int = 1) -> None:
     )
 
 
-def _give_up(turn: Turn, seed_id: str, kind: int, why: str) -> None:
+def _give_up(turn: Turn, seed_id: str, kind: int, why: str, at_fault: bool = False) -> None:
+    """End a move that cannot be made; a germination is embargoed only where its kernel is to blame."""
     seed = turn.seed(seed_id)
     target = seed.move.to_stage if seed.move else seed.stage
     sentence = f"The move to {stage_name(target)} failed: {why}"
     turn.emit(f.MoveAbandoned(seed_id, target, sentence))
     if seed.stage == DORMANT:
-        turn.embargo(seed_id, sentence)
+        if at_fault:
+            turn.embargo(seed_id, sentence)
         turn.close(seed_id, sentence)
     elif kind != SET_BLEND and target != FOSSILIZED:
         turn.cull(seed_id, sentence)

@@ -57,7 +57,7 @@ def consider(turn: Turn, seed_id: str, evidence: Evidence, *, fresh: bool = True
         return
     if seed.move is not None or seed.pending is not None or evidence.stage != seed.stage:
         return
-    _RULES[seed.stage](turn, seed, evidence, fresh)
+    _RULES[seed.stage](turn, seed, seed.steadied(evidence), fresh)
 
 
 def let_time_pass(turn: Turn) -> None:
@@ -73,8 +73,7 @@ def let_time_pass(turn: Turn) -> None:
 
 def merit(turn: Turn, seed: Seed) -> Verdict:
     """Judge a seed's merit on its probes so far."""
-    improvement = seed.evidence.improvement if seed.evidence else None
-    return judge_system_impact(seed.probes, improvement, turn.rules.limits)
+    return judge_system_impact(seed.probes, seed.improvement, turn.rules.limits)
 
 
 def dwelt(turn: Turn, seed: Seed) -> bool:

@@ -8,13 +8,14 @@ from datetime import datetime
 from kasmina.blend import Blend
 from kasmina.commands import Outcome
 from kasmina.directives import Directive
-from kasmina.evidence import Evidence, Probe
+from kasmina.evidence import Evidence, Improvement, Probe
 from kasmina.facts import GateJudged, SeedAdopted, SeedPlanted, StageMoved
 from kasmina.kernels import Kernel
 from kasmina.lifecycle import ATTACHED, CULLED, DORMANT, FOSSILIZED, SHADOWING, require_legal
 
 GATES_KEPT = 64
 PROBES_KEPT = 16
+LATENCIES_KEPT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class Seed:
     hurried_by: str = ""
     settle_by: str = ""
     probes: tuple[Probe, ...] = ()
+    improvement: Improvement | None = None
+    latencies_ms: tuple[float, ...] = ()
     evidence: Evidence | None = None
     removed_cleanly: bool | None = None
     reset_attempts: int = 0
@@ -135,6 +138,7 @@ class Seed:
             gates_passed=(),
             hurried_by="",
             probes=self.probes if stage > SHADOWING else (),
+            improvement=self.improvement if stage > SHADOWING else None,
         )
 
     def adopted(self, fact: SeedAdopted) -> Seed:
@@ -146,6 +150,7 @@ class Seed:
             pending=None,
             settle_by="",
             probes=(),
+            improvement=None,
             closed=False,
             parameter_count=fact.parameter_count or self.parameter_count,
         )
@@ -157,11 +162,22 @@ class Seed:
 
     def told(self, evidence: Evidence) -> Seed:
         """Return the seed with its last evidence; a probe counts only once per step and only in its own stage."""
-        after = replace(self, evidence=evidence, alpha=evidence.alpha)
+        after = replace(
+            self, evidence=evidence, alpha=evidence.alpha, latencies_ms=_latest(self.latencies_ms, evidence.latency_ms)
+        )
         probe = evidence.contribution
         if probe is None or evidence.stage < SHADOWING or any(known.step == probe.step for known in self.probes):
             return after
-        return replace(after, probes=(*self.probes, probe)[-PROBES_KEPT:])
+        improvement = evidence.improvement or self.improvement
+        return replace(after, probes=(*self.probes, probe)[-PROBES_KEPT:], improvement=improvement)
+
+    def steadied(self, evidence: Evidence) -> Evidence:
+        """Return evidence with the least of the last latencies: a single slow step says nothing about the seed."""
+        return replace(evidence, latency_ms=min(self.latencies_ms, default=None))
+
+
+def _latest(known: tuple[float, ...], latency_ms: float | None) -> tuple[float, ...]:
+    return known if latency_ms is None else (*known, latency_ms)[-LATENCIES_KEPT:]
 
 
 def planted(fact: SeedPlanted, run_id: str) -> Seed:
