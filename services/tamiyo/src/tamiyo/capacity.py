@@ -1,0 +1,61 @@
+"""How many parameters a blueprint adds at a site, told without building it.
+
+The counts are those of esper_runtime's operators, which live beside torch; a test holds both equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from esper_core.blueprints import Blueprint, ParameterValue, SiteContract
+
+Values = Mapping[str, ParameterValue]
+
+
+def _hidden(values: Values, channels: int) -> int:
+    return max(1, round(float(values["expansion"]) * channels))
+
+
+def _two_layers(values: Values, channels: int) -> int:
+    hidden = _hidden(values, channels)
+    return 2 * hidden * channels + hidden + channels
+
+
+def _gated(values: Values, channels: int) -> int:
+    hidden = _hidden(values, channels)
+    return 3 * hidden * channels + 2 * hidden + channels
+
+
+def _convolution(values: Values, channels: int, dimensions: int) -> int:
+    hidden, taps = _hidden(values, channels), int(values["kernel_size"])
+    size: int = taps**dimensions
+    return 2 * hidden * channels * size + hidden + channels
+
+
+_COUNTS: Final[dict[str, Callable[[Values, int], int]]] = {
+    "mlp_residual": _two_layers,
+    "norm": lambda values, channels: 2 * channels,
+    "low_rank_linear": lambda values, channels: (2 * int(values["rank"]) + 1) * channels,
+    "conv1d_residual": lambda values, channels: _convolution(values, channels, 1),
+    "conv2d_residual": lambda values, channels: _convolution(values, channels, 2),
+    "depthwise_conv1d": lambda values, channels: channels * (int(values["kernel_size"]) + channels + 2),
+    "gated_mlp": _gated,
+    "attention": lambda values, channels: 4 * channels**2 + 4 * channels,
+}
+
+
+def parameters_added(blueprint: Blueprint, values: Values, contract: SiteContract) -> int | None:
+    """Return the trainable parameters of a seed, or None for an operator that is never offered to a policy.
+
+    Parameters
+    ----------
+    blueprint : Blueprint
+        The blueprint.
+    values : Mapping[str, ParameterValue]
+        Values of all its parameters, as `blueprint.complete` returns them.
+    contract : SiteContract
+        Shape at the site.
+    """
+    count = _COUNTS.get(blueprint.operator)
+    return None if count is None else count(values, contract.channels)

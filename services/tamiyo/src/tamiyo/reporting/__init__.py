@@ -1,0 +1,1 @@
+"""Field reports: exactly one per command, when its observation window closes."""
