@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from esper_core.ids import new_id
 from esper_core.logs import get_logger
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2
 from tolaria.service.orders import OrderDesk
+from tolaria.service.roster import Roster
 from tolaria.service.runs import ENDED, RunStore
 from tolaria.service.supervision import Supervisor
 from tolaria.service.tally import RunTally
@@ -22,7 +24,7 @@ _log = get_logger("emergencies")
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
+class Emergency:
     """An emergency as it was raised; an empty run means all."""
 
     level: leyline.EmergencyLevel.ValueType
@@ -50,8 +52,10 @@ class Emergencies:
     ----------
     store : RunStore
         The runs.
+    roster : Roster
+        Who works on them.
     supervisor : Supervisor
-        Their workers.
+        Ends runs without a worker.
     desk : OrderDesk
         Orders to them.
     tally : RunTally
@@ -61,9 +65,16 @@ class Emergencies:
     """
 
     def __init__(
-        self, store: RunStore, supervisor: Supervisor, desk: OrderDesk, tally: RunTally, order_timeout_s: float
+        self,
+        store: RunStore,
+        roster: Roster,
+        supervisor: Supervisor,
+        desk: OrderDesk,
+        tally: RunTally,
+        order_timeout_s: float,
     ) -> None:
         self._store = store
+        self._roster = roster
         self._supervisor = supervisor
         self._desk = desk
         self._tally = tally
@@ -71,7 +82,7 @@ class Emergencies:
         self._told: OrderedDict[str, list[str]] = OrderedDict()
         self._halting: set[asyncio.Task[None]] = set()
 
-    async def sound(self, signal: Signal) -> list[str]:
+    async def sound(self, emergency: Emergency) -> list[str]:
         """Tell the runs concerned and return them; a signal that was heard before is not told again.
 
         Raises
@@ -79,14 +90,17 @@ class Emergencies:
         NotFoundError
             If the run that is named does not exist.
         """
-        if signal.signal_id in self._told:
-            return self._told[signal.signal_id]
-        runs = self._concerned(signal.training_run_id)
-        self._told[signal.signal_id] = runs
+        if emergency.signal_id in self._told:
+            return self._told[emergency.signal_id]
+        runs = self._concerned(emergency.training_run_id)
+        self._told[emergency.signal_id] = runs
         while len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
         for run_id in runs:
-            await self._tell(run_id, signal)
+            try:
+                await self._tell(run_id, emergency)
+            except EsperError as error:
+                _log.error("a run could not be told", run_id=run_id, code=error.code, reason=error.message)
         return runs
 
     def clear(self, training_run_id: str, reason: str) -> list[str]:
@@ -113,24 +127,24 @@ class Emergencies:
 
     def _concerned(self, training_run_id: str) -> list[str]:
         if not training_run_id:
-            return self._supervisor.trained()
+            return self._roster.concerned
         return [] if self._store.status(training_run_id).state in ENDED else [training_run_id]
 
-    async def _tell(self, run_id: str, signal: Signal) -> None:
-        if signal.level != leyline.EMERGENCY_LEVEL_HALT:
-            self._desk.give(run_id, signal.order())
+    async def _tell(self, run_id: str, emergency: Emergency) -> None:
+        if emergency.level != leyline.EMERGENCY_LEVEL_HALT:
+            self._desk.give(run_id, emergency.order())
             return
         self._tally.emergency_halt()
-        if not await self._supervisor.drop(run_id, f"Emergency: {signal.reason}"):
-            task = asyncio.create_task(self._halt(run_id, signal), name=f"halt {run_id}")
+        if not await self._supervisor.drop(run_id, f"Emergency: {emergency.reason}"):
+            task = asyncio.create_task(self._halt(run_id, emergency), name=f"halt {run_id}")
             self._halting.add(task)
             task.add_done_callback(self._halting.discard)
 
-    async def _halt(self, run_id: str, signal: Signal) -> None:
+    async def _halt(self, run_id: str, emergency: Emergency) -> None:
         """Give the order; a worker that cannot be reached is halted by a signal, which leaves a checkpoint as well."""
         try:
-            await self._desk.obeyed(run_id, signal.order(), self._order_timeout_s)
+            await self._desk.obeyed(run_id, emergency.order(), self._order_timeout_s)
         except EsperError as error:
-            if self._supervisor.pid(run_id):
+            if self._roster.pid(run_id):
                 _log.error("an emergency is enforced by a signal", run_id=run_id, reason=error.message)
-                self._supervisor.terminate(run_id)
+                self._roster.send(run_id, signal.SIGTERM)

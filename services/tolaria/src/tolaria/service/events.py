@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,8 +12,8 @@ from esper_core.errors import UnavailableError
 from esper_core.journal import read_journal
 from tolaria.rundir import RunDirectory
 from tolaria.service.bells import Bells
+from tolaria.service.roster import Roster
 from tolaria.service.runs import ENDED, RunStore
-from tolaria.service.supervision import Supervisor
 
 LOOK_S: Final = 0.1
 
@@ -46,16 +46,19 @@ class EventDesk:
     ----------
     store : RunStore
         The runs.
-    supervisor : Supervisor
+    roster : Roster
         Knows whether more is to come.
     bells : Bells
         Rung when something was written.
+    stopped : callable
+        Says whether the service has brought its workers down.
     """
 
-    def __init__(self, store: RunStore, supervisor: Supervisor, bells: Bells) -> None:
+    def __init__(self, store: RunStore, roster: Roster, bells: Bells, stopped: Callable[[], bool]) -> None:
         self._store = store
-        self._supervisor = supervisor
+        self._roster = roster
         self._bells = bells
+        self._stopped = stopped
 
     async def events(self, run_id: str, after: int, *, follow: bool) -> AsyncIterator[leyline.RunEvent]:
         """Yield the events after a sequence number; with `follow` until the run has ended.
@@ -82,11 +85,11 @@ class EventDesk:
 
     async def _over(self, run_id: str, reader: _Reader) -> bool:
         """Say whether nothing more will be written: the run has ended, and its worker has said so or is gone."""
-        if self._supervisor.busy(run_id) and not reader.at_end:
+        if self._roster.busy(run_id) and not reader.at_end:
             return False
         status = await asyncio.to_thread(self._store.status, run_id)
         return status.state in ENDED
 
     def _require_service(self, run_id: str) -> None:
-        if self._supervisor.stopped:
+        if self._stopped():
             raise UnavailableError(f"Tolaria stops; run {run_id} is watched again as soon as it is back.")

@@ -14,7 +14,7 @@ from esper_core.pb.esper.tolaria.v1 import tolaria_pb2, tolaria_pb2_grpc
 from esper_core.rpc import caller
 from tolaria.service.bells import Bells
 from tolaria.service.orders import Line, OrderDesk
-from tolaria.service.supervision import Supervisor
+from tolaria.service.roster import Roster
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Reports: TypeAlias = AsyncIterator[tolaria_pb2.WorkerReport]
@@ -27,7 +27,7 @@ class WorkerLinkServicer(tolaria_pb2_grpc.WorkerLinkServicer):
 
     Parameters
     ----------
-    supervisor : Supervisor
+    roster : Roster
         Told which process works on which run.
     desk : OrderDesk
         Orders to send, answers to take.
@@ -35,8 +35,8 @@ class WorkerLinkServicer(tolaria_pb2_grpc.WorkerLinkServicer):
         Rung at every report, because events may have been written before it.
     """
 
-    def __init__(self, supervisor: Supervisor, desk: OrderDesk, bells: Bells) -> None:
-        self._supervisor = supervisor
+    def __init__(self, roster: Roster, desk: OrderDesk, bells: Bells) -> None:
+        self._roster = roster
         self._desk = desk
         self._bells = bells
 
@@ -46,7 +46,7 @@ class WorkerLinkServicer(tolaria_pb2_grpc.WorkerLinkServicer):
         _require_worker()
         hello = await _hello(request_iterator)
         run_id = hello.training_run_id
-        self._supervisor.adopt(run_id, hello.pid)
+        self._roster.adopt(run_id, hello.pid)
         _log.info("a worker is connected", run_id=run_id, pid=hello.pid, attempt=hello.attempt)
         line = self._desk.attach(run_id)
         listening = asyncio.create_task(self._listen(request_iterator, line), name=f"listen to {run_id}")

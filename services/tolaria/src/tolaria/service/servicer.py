@@ -16,7 +16,7 @@ from esper_core.errors import StateConflictError, ValidationError
 from esper_core.guard import require_id
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2, tolaria_pb2_grpc
 from tolaria.service.chore_process import Chores
-from tolaria.service.emergencies import Emergencies, Signal
+from tolaria.service.emergencies import Emergencies, Emergency
 from tolaria.service.events import EventDesk
 from tolaria.service.runs import RunStore, state_word
 from tolaria.service.steering import Steering
@@ -107,14 +107,14 @@ class RunServicer(tolaria_pb2_grpc.RunServiceServicer):
     async def RaiseEmergency(  # noqa: D102
         self, request: tolaria_pb2.RaiseEmergencyRequest, context: Context
     ) -> tolaria_pb2.EmergencyResponse:
-        signal = Signal(
+        emergency = Emergency(
             level=request.level,
             reason=_reason(request.reason),
             training_run_id=request.training_run_id,
             signal_id=require_id("signal_id", request.signal_id),
             origin=require_id("origin", request.origin),
         )
-        return tolaria_pb2.EmergencyResponse(training_run_ids=await self._rooms.emergencies.sound(signal))
+        return tolaria_pb2.EmergencyResponse(training_run_ids=await self._rooms.emergencies.sound(emergency))
 
     async def ClearEmergency(  # noqa: D102
         self, request: tolaria_pb2.ClearEmergencyRequest, context: Context

@@ -12,6 +12,7 @@ from esper_core.errors import StateConflictError
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2
 from tolaria.service.completion import Completion
 from tolaria.service.orders import OrderDesk, RunOverError, new_order
+from tolaria.service.roster import Roster
 from tolaria.service.runs import ENDED, RunStore, state_word
 from tolaria.service.submission import check_spec
 from tolaria.service.supervision import POLL_S, Supervisor
@@ -28,8 +29,10 @@ class Steering:
     ----------
     store : RunStore
         The runs.
+    roster : Roster
+        Who works on them.
     supervisor : Supervisor
-        Their workers.
+        Ends and revives runs without a worker.
     desk : OrderDesk
         Orders to them.
     completion : Completion
@@ -41,6 +44,7 @@ class Steering:
     def __init__(
         self,
         store: RunStore,
+        roster: Roster,
         supervisor: Supervisor,
         desk: OrderDesk,
         completion: Completion,
@@ -50,6 +54,7 @@ class Steering:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._store = store
+        self._roster = roster
         self._supervisor = supervisor
         self._desk = desk
         self._completion = completion
@@ -77,15 +82,15 @@ class Steering:
             run_id = self._store.reserved(request_id, spec)
             if run_id is None:
                 run_id = await asyncio.to_thread(self._store.create, request_id, spec, completed)
-                self._supervisor.enqueue(run_id)
+                self._roster.enqueue(run_id)
         return await self.status(run_id)
 
     async def status(self, run_id: str) -> leyline.RunStatus:
         """Return a run as it is now: what its worker last wrote, and whether that worker lives."""
         status = await asyncio.to_thread(self._store.status, run_id)
-        status.worker_pid = 0 if status.state in ENDED else self._supervisor.pid(run_id)
+        status.worker_pid = 0 if status.state in ENDED else self._roster.pid(run_id)
         if status.state not in ENDED:
-            status.reason = self._supervisor.waiting_for(run_id) or status.reason
+            status.reason = self._roster.waiting_for(run_id) or status.reason
         return status
 
     async def list(self, limit: int) -> list[leyline.RunStatus]:
@@ -182,7 +187,7 @@ class Steering:
             If it does not end.
         """
         deadline = Deadline.after(self._halt_timeout_s, self._clock)
-        while self._supervisor.busy(run_id):
+        while self._roster.busy(run_id):
             if deadline.passed:
                 raise StateConflictError(f"The worker of run {run_id} has halted but does not end. Try again later.")
             await asyncio.sleep(POLL_S / 2)

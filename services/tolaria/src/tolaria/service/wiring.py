@@ -19,6 +19,7 @@ from tolaria.service.emergencies import Emergencies
 from tolaria.service.events import EventDesk
 from tolaria.service.link import WorkerLinkServicer
 from tolaria.service.orders import OrderDesk
+from tolaria.service.roster import Roster
 from tolaria.service.runs import RunStore
 from tolaria.service.servicer import RunRooms, RunServicer
 from tolaria.service.steering import Steering
@@ -40,6 +41,7 @@ class Wiring:
 
     host: ServerHost
     store: RunStore
+    roster: Roster
     supervisor: Supervisor
     emergencies: Emergencies
     tally: RunTally
@@ -60,11 +62,13 @@ class Wiring:
         store, desk, bells = RunStore(settings.data_dir), OrderDesk(), Bells()
         tally = RunTally(Instruments(host.registry))
         launcher = WorkerLauncher(lambda: host.address, dict(os.environ))
-        supervisor = Supervisor(store, launcher, desk, bells, tally, _limits(settings))
-        emergencies = Emergencies(store, supervisor, desk, tally, settings.order_timeout_s)
+        roster = Roster(store, settings.max_parallel_runs)
+        supervisor = Supervisor(store, roster, launcher, desk, bells, tally, _limits(settings))
+        emergencies = Emergencies(store, roster, supervisor, desk, tally, settings.order_timeout_s)
         chores = Chores(settings.chore_timeout_s)
         steering = Steering(
             store,
+            roster,
             supervisor,
             desk,
             Completion(chores, settings.allowed_tasks),
@@ -72,7 +76,12 @@ class Wiring:
             halt_timeout_s=settings.halt_timeout_s,
         )
         rooms = RunRooms(
-            store, steering, EventDesk(store, supervisor, bells), emergencies, chores, settings.allowed_tasks
+            store,
+            steering,
+            EventDesk(store, roster, bells, lambda: supervisor.stopped),
+            emergencies,
+            chores,
+            settings.allowed_tasks,
         )
         host.add(
             RunServicer(rooms),
@@ -82,12 +91,12 @@ class Wiring:
             validate_requests=True,
         )
         host.add(
-            WorkerLinkServicer(supervisor, desk, bells),
+            WorkerLinkServicer(roster, desk, bells),
             tolaria_pb2_grpc.add_WorkerLinkServicer_to_server,
             WORKER_LINK,
             service_only_methods=("Attach",),
         )
-        return cls(host, store, supervisor, emergencies, tally, lock)
+        return cls(host, store, roster, supervisor, emergencies, tally, lock)
 
     async def serve(self) -> None:
         """Take up the runs that are there and serve until stopped."""
@@ -109,8 +118,8 @@ class Wiring:
 
     async def _count(self) -> None:
         while True:
-            runs = self.supervisor.trained()
-            self.tally.active([(await asyncio.to_thread(self.store.status, run_id)).state for run_id in runs])
+            states = [(await asyncio.to_thread(self.store.status, run_id)).state for run_id in self.roster.concerned]
+            self.tally.active(states)
             await asyncio.sleep(TALLY_S)
 
 
@@ -129,7 +138,6 @@ def _host(settings: TolariaSettings) -> ServerHost:
 
 def _limits(settings: TolariaSettings) -> Limits:
     return Limits(
-        parallel=settings.max_parallel_runs,
         respawns=settings.respawn_limit,
         pause_s=settings.respawn_pause_s,
         stop_grace_s=settings.stop_grace_s,
