@@ -171,7 +171,8 @@ class Catalogue:
             if sheet.previous_digest != expected:
                 raise IntegrityError(
                     f"The sheet continues {sheet.previous_digest or 'nothing'}, but the chain of "
-                    f"{sheet.blueprint_id} ends with {expected or 'nothing'}. Fetch the last sheet and sign again."
+                    f"{sheet.blueprint_id} ends with {expected or 'nothing'}. Fetch the last sheet and sign again.",
+                    details={"chain_end": expected},
                 )
             stored.bsds.CopyFrom(sheet)
             self._replace_revision(db, stored)
