@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from esper_core import leyline
+from esper_core.blueprints import sha256_hex
 from esper_core.ids import new_run_id
 from esper_core.journal import read_journal
-from esper_core.blueprints import sha256_hex
 from support.tolaria_runs import letter_spec
 from support.waiting import wait_until
 from tolaria.rundir import RunDirectory, RunRequest

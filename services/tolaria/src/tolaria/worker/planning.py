@@ -48,7 +48,7 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         batch_size=spec.batch_size or defaults.batch_size,
         budget=_budget(spec, defaults),
         optimizer=_optimizer(spec, defaults),
-        learning_rate=_learning_rate(spec),
+        learning_rate=_learning_rate(spec, defaults),
         growth=_growth(spec, defaults),
         parameters=task_parameters(spec.parameters),
         random_seed=spec.random_seed,
@@ -108,12 +108,17 @@ def _optimizer(spec: leyline.RunSpec, defaults: TaskSpec) -> OptimizerPlan:
     if not spec.HasField("optimizer"):
         return OptimizerPlan(defaults.optimizer, defaults.learning_rate)
     given = spec.optimizer
-    return OptimizerPlan(given.name, given.learning_rate, given.weight_decay, given.momentum)
+    return OptimizerPlan(
+        given.name or defaults.optimizer,
+        given.learning_rate or defaults.learning_rate,
+        given.weight_decay,
+        given.momentum,
+    )
 
 
-def _learning_rate(spec: leyline.RunSpec) -> LearningRatePlan:
+def _learning_rate(spec: leyline.RunSpec, defaults: TaskSpec) -> LearningRatePlan:
     if not spec.HasField("learning_rate"):
-        return LearningRatePlan()
+        return LearningRatePlan(defaults.learning_rate_policy)
     given = spec.learning_rate
     return LearningRatePlan(given.policy, given.warmup_fraction, given.floor)
 
