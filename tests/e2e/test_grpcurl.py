@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.local_stack import LocalStack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]

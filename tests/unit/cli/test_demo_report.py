@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esper_cli.demo.plan import BIG, FULL, GROWN, SHORT, SMALL, arm_runs, search_runs
+from esper_cli.demo.plan import BIG, FULL, GROWN, SHORT, SMALL, Search, arm_runs, search_runs
 from esper_cli.demo.report import write_report
 from esper_cli.demo.results import ArmRun, CurvePoint, DemoResults, SeedStep
 
@@ -41,24 +41,24 @@ def results(*accuracies: tuple[float, float, float]) -> DemoResults:
         for seed, row in enumerate(accuracies)
         for arm, accuracy in zip((SMALL, BIG, GROWN), row, strict=True)
     ]
-    return DemoResults(runs, {0.01: 0.5, 0.02: 0.4}, 0.02, 10**9, 60.0, {"cores": 2})
+    return DemoResults(runs, Search.judged({SMALL: {0.01: 0.5, 0.02: 0.4}, BIG: {0.01: 0.2}}), FULL, 60.0, {"cores": 2})
 
 
 def test_one_seed_is_told_as_an_example_with_the_sign_it_has() -> None:
     claim = results((0.90, 0.95, 0.94)).claim()
-    assert "4.00 points better than the small one" in claim
+    assert "4.00 points better than the tuned small one" in claim
     assert "1.00 points worse than the tuned big one" in claim
     assert "not a comparison" in claim
 
 
 def test_a_grown_network_that_lost_is_told_to_have_lost() -> None:
-    assert "2.00 points worse than the small one" in results((0.92, 0.95, 0.90)).claim()
+    assert "2.00 points worse than the tuned small one" in results((0.92, 0.95, 0.90)).claim()
 
 
 def test_several_seeds_are_paired_and_come_with_their_spread() -> None:
     claim = results((0.90, 0.95, 0.94), (0.91, 0.95, 0.93)).claim()
     assert "2 paired seeds" in claim
-    assert "3.00 points better than the small one (sd of the difference 1.41 points)" in claim
+    assert "3.00 points better than the tuned small one (sd of the difference 1.41 points)" in claim
 
 
 class Links(HTMLParser):
@@ -85,8 +85,12 @@ def test_the_page_fetches_nothing_and_the_data_holds_every_run(tmp_path: Path) -
 def test_all_arms_may_spend_the_same_and_differ_only_in_what_they_are_about(budget: object) -> None:
     assert budget in (FULL, SHORT)
     chosen = FULL if budget is FULL else SHORT
-    arms = arm_runs(chosen, 3, 0.02)
+    arms = arm_runs(chosen, 3, {SMALL: 0.02, BIG: 0.02})
     assert {run.flops for run in arms.values()} == {chosen.flops}
     assert {run.random_seed for run in arms.values()} == {3}
     assert [arms[arm].policy for arm in (SMALL, BIG, GROWN)] == ["none", "none", "schedule"]
     assert all(run.random_seed != 3 for run in search_runs(chosen).values())
+
+
+def test_the_learning_rate_with_the_lowest_validation_loss_is_chosen() -> None:
+    assert Search.judged({SMALL: {0.01: 0.5, 0.02: 0.4, 0.04: 0.6}}).chosen == {SMALL: 0.02}

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from esper_cli.demo.plan import BIG, GROWN, SMALL
+from esper_cli.demo.plan import BIG, GROWN, SMALL, Budget, Search
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,8 @@ class DemoResults:
     """Everything the demo measured."""
 
     runs: Sequence[ArmRun]
-    search: Mapping[float, float]
-    big_learning_rate: float
-    flops: int
+    search: Search
+    budget: Budget
     wall_s: float
     machine: Mapping[str, Any]
 
@@ -89,12 +88,13 @@ class DemoResults:
         if count == 1:
             return (
                 f"In this one paired run at equal training FLOPs, the grown network is {_points(against_small[0])} "
-                f"the small one it began as, and {_points(against_big[0])} the tuned big one. One seed is an example, "
+                f"the tuned small one, and {_points(against_big[0])} the tuned big one. One seed is an example, "
                 "not a comparison: use --seeds 5 for one."
             )
         return (
             f"Over {count} paired seeds at equal training FLOPs, the grown network is "
-            f"{_points(against_small[0])} the small one (sd of the difference {100 * against_small[1]:.2f} points) and "
+            f"{_points(against_small[0])} the tuned small one "
+            f"(sd of the difference {100 * against_small[1]:.2f} points) and "
             f"{_points(against_big[0])} the tuned big one (sd {100 * against_big[1]:.2f} points)."
         )
 
@@ -103,9 +103,11 @@ class DemoResults:
         return {
             "claim": self.claim(),
             "table": self.table(),
-            "flops_per_run": self.flops,
-            "learning_rate_search": {f"{rate:g}": loss for rate, loss in self.search.items()},
-            "big_learning_rate": self.big_learning_rate,
+            "budget": asdict(self.budget),
+            "learning_rates": {**self.search.chosen, GROWN: self.budget.grown_learning_rate},
+            "learning_rate_search": {
+                arm: {f"{rate:g}": loss for rate, loss in tried.items()} for arm, tried in self.search.losses.items()
+            },
             "wall_s": self.wall_s,
             "machine": dict(self.machine),
             "runs": [asdict(run) for run in self.runs],

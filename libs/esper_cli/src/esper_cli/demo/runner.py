@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from esper_cli.demo.plan import Budget, arm_runs, search_runs
+from esper_cli.demo.plan import SIZES, Budget, Search, arm_runs, search_runs
 from esper_cli.demo.results import ArmRun, CurvePoint, DemoResults, SeedStep
 from esper_cli.follow import told
 from esper_cli.run_client import RunClient, raise_unless_completed, run_summary, stage_word
@@ -39,7 +39,7 @@ class Watcher:
 def run_demo(
     stack: StackClient, budget: Budget, seeds: int, parallel: int, machine: Mapping[str, Any], watcher: Watcher
 ) -> DemoResults:
-    """Search the big net's learning rate, then train all arms, and return what was measured.
+    """Search the static networks' learning rates, then train all arms, and return what was measured.
 
     Raises
     ------
@@ -49,17 +49,27 @@ def run_demo(
     began = time.monotonic()
     runs = RunClient(stack)
     with ThreadPoolExecutor(parallel) as pool:
-        searched = {rate: pool.submit(_finish, runs, options, watcher) for rate, options in search_runs(budget).items()}
-        search = {rate: _validation_loss(done.result()[0]) for rate, done in searched.items()}
-        best = min(search, key=lambda rate: search[rate])
-        watcher.tell(f"learning rate of the big net: {best:g}, best of {len(search)} on validation data")
+        search = _search(pool, runs, budget, watcher)
         pending = [
             (arm, seed, pool.submit(_finish, runs, options, watcher))
             for seed in range(seeds)
-            for arm, options in arm_runs(budget, seed, best).items()
+            for arm, options in arm_runs(budget, seed, search.chosen).items()
         ]
         finished = [_arm_run(arm, seed, *done.result()) for arm, seed, done in pending]
-    return DemoResults(finished, search, best, budget.flops, time.monotonic() - began, machine)
+    return DemoResults(finished, search, budget, time.monotonic() - began, machine)
+
+
+def _search(pool: ThreadPoolExecutor, runs: RunClient, budget: Budget, watcher: Watcher) -> Search:
+    if not budget.search_flops:
+        return Search(chosen=dict.fromkeys(SIZES, budget.learning_rates[0]))
+    pending = {key: pool.submit(_finish, runs, options, watcher) for key, options in search_runs(budget).items()}
+    losses: dict[str, dict[float, float]] = {arm: {} for arm in SIZES}
+    for (arm, rate), done in pending.items():
+        losses[arm][rate] = _validation_loss(done.result()[0])
+    search = Search.judged(losses)
+    for arm, rate in search.chosen.items():
+        watcher.tell(f"learning rate of {arm}: {rate:g}, best of {len(losses[arm])} on validation data")
+    return search
 
 
 Finished = tuple[leyline.RunStatus, list[leyline.RunEvent]]

@@ -76,9 +76,9 @@ class OptimizerSpec(_message.Message):
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     MOMENTUM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"adam", "adamw" or "sgd"."""
+    """"adam", "adamw" or "sgd"; empty takes the task's default."""
     learning_rate: _builtins.float
-    """Base learning rate, above 0."""
+    """Base learning rate, above 0; 0 takes the task's default."""
     weight_decay: _builtins.float
     """Weight decay, 0 or more."""
     momentum: _builtins.float
@@ -240,7 +240,7 @@ class RunSpec(_message.Message):
 
     @_builtins.property
     def learning_rate(self) -> Global___LearningRateSpec:
-        """Learning-rate policy; absent means constant."""
+        """Learning-rate policy; absent takes the task's default."""
 
     @_builtins.property
     def growth(self) -> Global___GrowthSpec:
