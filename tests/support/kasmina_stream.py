@@ -198,7 +198,8 @@ class StreamRuntime:
             held = self.held.get(seed_id)
             return held is not None and held.stage >= stage
 
-        await await_until(arrived, 60.0, what=f"stage {stage} of {self.held}")
+        reached: bool = await await_until(arrived, 60.0, what=f"stage {stage} of {self.held}")
+        assert reached
 
     def evidence(self, seed_id: str, held: Held) -> leyline.SeedEvidence:
         """Measure a seed."""

@@ -121,7 +121,8 @@ async def test_a_seed_without_merit_is_culled_and_its_site_freed(run: StreamRunt
         moves = run.of("transition")
         return bool(moves) and moves[-1].to_stage == leyline.SEED_STAGE_DORMANT
 
-    await await_until(gone, 30, what="the seed being gone")
+    left: bool = await await_until(gone, 30, what="the seed being gone")
+    assert left
     assert run.held == {}
     stages = [move.to_stage for move in run.of("transition")]
     assert stages == [2, 3, 4, 5, 8, 9, 10, 1]

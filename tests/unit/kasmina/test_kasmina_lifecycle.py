@@ -95,7 +95,8 @@ class AnyInput(RuleBasedStateMachine):
         value=st.sampled_from([0.0, 1e9, 3.0]),
     )
     def goes_wrong(self, field: str, value: float) -> None:
-        self.run.measured = {field: int(value) if field == "isolation_violations" else value}
+        typed = {"finite": value == 0.0, "isolation_violations": int(value)}
+        self.run.measured = {field: typed.get(field, value)}
 
     @rule(contribution=st.floats(-0.1, 0.1), improvement=st.one_of(st.none(), st.floats(-0.5, 0.5)))
     def is_worth(self, contribution: float, improvement: float | None) -> None:

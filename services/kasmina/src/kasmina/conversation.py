@@ -70,11 +70,8 @@ class Conversation:
             if self._tasks:
                 await asyncio.wait(self._tasks)
             self._outbox.end()
-        except EsperError as error:
-            self._outbox.end(error)
         except Exception as error:
-            _log.error("a stream failed", exc_info=error)
-            self._outbox.end(InternalError("Kasmina failed on this message. Its log says why."))
+            self._outbox.end(_told(error))
 
     async def _hear(self, kind: str | None, request: kasmina_pb2.ExecuteRequest) -> None:
         if kind == "hello":
@@ -110,8 +107,8 @@ class Conversation:
     async def _command(self, message: leyline.AdaptationCommand, session: RunSession) -> None:
         try:
             dispatched = await self._dispatcher.dispatch(message, session)
-        except EsperError as error:
-            self._outbox.end(error)
+        except Exception as error:
+            self._outbox.end(_told(error))
             return
         if not dispatched.told:
             self._outbox.put(kasmina_pb2.ExecuteResponse(outcome=outcome_to_message(dispatched.outcome)))
@@ -130,6 +127,14 @@ class Conversation:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _told(error: Exception) -> EsperError:
+    """Return what the runtime hears of an error; a defect of ours is logged whole and told in a sentence."""
+    if isinstance(error, EsperError):
+        return error
+    _log.error("a stream failed", exc_info=error)
+    return InternalError("Kasmina failed on this message. Its log says why.")
 
 
 async def _cancel_all(tasks: set[asyncio.Task[None] | None]) -> None:

@@ -6,12 +6,15 @@ import asyncio
 from typing import Final
 
 from esper_core.clocks import Clock
+from esper_core.errors import StorageError
+from esper_core.logs import get_logger
 from kasmina.journal import NonceJournal
 from kasmina.registry import RunRegistry
 from kasmina.supply import KernelSupply
 from kasmina.verifier import CommandVerifier
 
 INTERVAL_S: Final = 1.0
+_log = get_logger("housekeeping")
 
 
 class Housekeeping:
@@ -42,5 +45,8 @@ class Housekeeping:
         self._kernels.give_up_overdue()
         self._verifier.tell_ledger()
         now = self._clock.wall()
-        await asyncio.to_thread(self._nonces.compact, lambda record: record.expires_at > now)
+        try:
+            await asyncio.to_thread(self._nonces.compact, lambda record: record.expires_at > now)
+        except StorageError as error:
+            _log.error("the nonce journal cannot be shortened", code=error.code, reason=error.message)
         self._registry.tell_active()

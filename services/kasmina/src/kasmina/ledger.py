@@ -85,7 +85,7 @@ class RunLedger:
     @_apply.register
     def _(self, fact: f.RunOpened) -> None:
         self.opened, self.ended, self.final = fact, None, False
-        self.read_clock(fact.step, fact.generation)
+        self.read_clock(fact.step, fact.generation, fact.step // max(1, fact.steps_per_epoch))
 
     @_apply.register
     def _(self, fact: f.SeedPlanted) -> None:
@@ -126,6 +126,7 @@ class RunLedger:
 
     @_apply.register
     def _(self, fact: f.StageMoved) -> None:
+        self.read_clock(fact.step, self.generation, fact.epoch)
         self.seeds[fact.seed_id] = self.seeds[fact.seed_id].moved(fact)
 
     @_apply.register
