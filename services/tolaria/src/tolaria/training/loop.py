@@ -52,6 +52,16 @@ class TrainingLoop:
         self._parts = parts
         self._session = parts.session
 
+    @property
+    def session(self) -> Session:
+        """What is trained."""
+        return self._session
+
+    @property
+    def links(self) -> Links:
+        """What lies between the training thread and the mediator."""
+        return self._parts.links
+
     def run(self) -> Ending:
         """Train until the budget is spent or the run is halted.
 
@@ -61,14 +71,27 @@ class TrainingLoop:
             Whatever the host itself raises: no rollback can help there.
         """
         while True:
-            ending = self._parts.fence.cross()
+            ending = self.turn()
             if ending is not None:
                 return ending
-            if not self._session.affords_step():
-                return self._finish()
-            result = self._step()
-            if result is not None:
-                self._after(result)
+
+    def turn(self) -> Ending | None:
+        """Cross the fence and make one step with all that belongs to it; returns why the run ended, or None.
+
+        Raises
+        ------
+        Exception
+            Whatever the host itself raises.
+        """
+        ending = self._parts.fence.cross()
+        if ending is not None:
+            return ending
+        if not self._session.affords_step():
+            return self._finish()
+        result = self._step()
+        if result is not None:
+            self._after(result)
+        return None
 
     def _step(self) -> StepResult | None:
         """Make one step; None where a seed's exception spoiled it, and the same batch comes again without that seed."""

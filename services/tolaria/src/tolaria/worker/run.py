@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
+from typing import TypeAlias
 
 import psutil
 
@@ -35,11 +37,21 @@ from tolaria.worker.planning import resolve_plan
 from tolaria.worker.start import Begun, begin, was_interrupted
 from tolaria.worker.wiring import Wiring
 
+Train: TypeAlias = Callable[[TrainingLoop], Ending]
 _log = get_logger("worker")
 
 
-def work(run_dir: RunDirectory, settings: WorkerSettings) -> int:
+def work(run_dir: RunDirectory, settings: WorkerSettings, train: Train = TrainingLoop.run) -> int:
     """Take a run as far as it goes; returns the exit status of the process.
+
+    Parameters
+    ----------
+    run_dir : RunDirectory
+        The run.
+    settings : WorkerSettings
+        How to train and whom to talk to.
+    train : callable
+        Drives the loop to its end; a measurement puts its own turns between those of the loop.
 
     Raises
     ------
@@ -51,13 +63,16 @@ def work(run_dir: RunDirectory, settings: WorkerSettings) -> int:
         if earlier is not None and earlier.state == leyline.RUN_STATE_COMPLETED:
             _log.info("the run is complete; there is nothing to do")
             return 0
-        return _Start(run_dir, settings, earlier).take()
+        return _Start(run_dir, settings, earlier, train).take()
 
 
 class _Start:
     """One start of a run: everything that lives as long as this process."""
 
-    def __init__(self, run_dir: RunDirectory, settings: WorkerSettings, earlier: leyline.RunStatus | None) -> None:
+    def __init__(
+        self, run_dir: RunDirectory, settings: WorkerSettings, earlier: leyline.RunStatus | None, train: Train
+    ) -> None:
+        self._train = train
         self._run_dir = run_dir
         self._settings = settings
         self._earlier = earlier
@@ -101,7 +116,7 @@ class _Start:
         try:
             parts.keeper.start()
             with _halting_on_sigterm(self._links):
-                ending = TrainingLoop(parts).run()
+                ending = self._train(TrainingLoop(parts))
             conclude(parts, self._board, ending, self._mark.resumes)
         except Exception as error:
             self._fail(error)
