@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from esper_cli.stack_client import StackClient
 from esper_core import leyline
-from esper_core.errors import RunFailedError, RunHaltedError, UnavailableError
+from esper_core.errors import RunFailedError, RunHaltedError, TimeoutExceededError, UnavailableError
 from esper_core.ids import new_ulid
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2, tolaria_pb2_grpc
 
@@ -63,7 +63,7 @@ class RunClient:
                     yield event
                 if self.status(run_id).state in ENDED:
                     return
-            except UnavailableError:
+            except (UnavailableError, TimeoutExceededError):
                 if time.monotonic() - heard > PATIENCE_S:
                     raise
             time.sleep(RECONNECT_S)
@@ -80,11 +80,12 @@ class RunClient:
             yield from stub.WatchRun(request)
 
     def _patiently(self, method: str, request: Any) -> Any:
+        # Only for calls that may be repeated: reading, and submitting with a request id.
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return self.call(method, request)
-            except UnavailableError:
+            except (UnavailableError, TimeoutExceededError):
                 if time.monotonic() > deadline:
                     raise
             time.sleep(RECONNECT_S)
