@@ -56,7 +56,13 @@ async def plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
         known = {"ESPER_URZA_ADDRESS": urza.address}
         await _put_kernels(urza, keyring)
         kasmina = _service("kasmina", tmp_path, keyring_file, known, stack)
-        tamiyo = _service("tamiyo", tmp_path, keyring_file, {**known, "TAMIYO_STEP_TIMEOUT_MS": "500"}, stack)
+        tamiyo = _service(
+            "tamiyo",
+            tmp_path,
+            keyring_file,
+            {**known, "TAMIYO_STEP_TIMEOUT_MS": "500", "TAMIYO_EXPANSIONS": "0.5,1.0,2.0"},
+            stack,
+        )
         yield ControlPlane(keyring, keyring_file, {"urza": urza, "kasmina": kasmina, "tamiyo": tamiyo})
 
 
