@@ -14,6 +14,7 @@ METRICS = (
     counter("oona.claimed_total", "Stale messages claimed and delivered.", "stream"),
     counter("oona.dead_letter.messages_total", "Messages moved to the dead-letter stream.", "reason"),
     gauge("oona.dead_letter.depth", "1", "Messages in the dead-letter stream."),
+    counter("oona.trimmed_unread_total", "Messages trimmed before a group had handled them.", "stream"),
     gauge("oona.backpressure.active", "1", "1 while back-pressure refuses messages.", "stream"),
     gauge("oona.emergency.tokens", "1", "Tokens left for HIGH messages.", "source"),
     counter("oona.emergency.messages_total", "Messages on the emergency stream.", "source", "priority"),
