@@ -118,7 +118,8 @@ def test_several_workers_come_later() -> None:
 def test_a_request_without_a_budget_takes_the_task_s() -> None:
     plan = resolve_plan("r", letter_spec(max_steps=0), load_task("letter"))
     assert plan.budget.flops == load_task("letter").default_spec().flops_budget
-    assert plan.learning_rate.policy == "constant" and not plan.growth.enabled
+    assert plan.learning_rate.policy == load_task("letter").default_spec().learning_rate_policy
+    assert not plan.growth.enabled
 
 
 def test_the_run_folder_gives_back_what_was_written(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class DirectiveExecutor:
     """
 
     def __init__(self, operations: GrowthOperations, step: Callable[[], int], *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._operations = operations
+        self.operations = operations
         self._step = step
         self._clock = clock
         self._ledger: OrderedDict[str, leyline.DirectiveResult] = OrderedDict()
@@ -47,13 +47,13 @@ class DirectiveExecutor:
         result = self._answer(directive)
         try:
             self._check(directive)
-            clean = self._operations.perform(directive)
+            clean = self.operations.perform(directive)
         except EsperError as error:
             result.error_code, result.message = error.code, error.message
         else:
             result.applied, result.removed_cleanly = True, clean
-        result.generation = self._operations.generation
-        result.parameter_count = self._operations.parameter_count(directive.seed_id)
+        result.generation = self.operations.generation
+        result.parameter_count = self.operations.parameter_count(directive.seed_id)
         result.apply_ms = (time.perf_counter() - began) * 1000
         self._remember(result)
         return result
@@ -61,7 +61,7 @@ class DirectiveExecutor:
     def _check(self, directive: leyline.Directive) -> None:
         if directive.HasField("deadline") and self._clock.wall() > from_timestamp(directive.deadline):
             raise TimeoutExceededError(f"The directive's deadline has passed at step {self._step()}. Decide again.")
-        generation = self._operations.generation
+        generation = self.operations.generation
         if directive.kind not in _ANY_GENERATION and directive.generation != generation:
             raise StaleGenerationError(
                 f"The directive was decided on generation {directive.generation}; the topology is at {generation}."

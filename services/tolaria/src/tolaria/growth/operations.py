@@ -31,6 +31,7 @@ class GrowthOperations:
         self._session = session
         self._prepared = prepared
         self._chosen_blends: dict[str, leyline.BlendConfig] = {}
+        self._frozen: set[str] = set()
         kinds: Mapping[int, Callable[[leyline.Directive], bool]] = {
             leyline.DIRECTIVE_KIND_ATTACH: self._attach,
             leyline.DIRECTIVE_KIND_SET_STAGE: self._set_stage,
@@ -149,14 +150,22 @@ class GrowthOperations:
             self._chosen_blends[directive.seed_id] = directive.blend
         return False
 
+    def hold_alphas(self, held: bool) -> None:
+        """Hold every alpha where it is, or let those go on that Kasmina itself has not frozen."""
+        for entry in self._session.book.unsettled():
+            self._session.host.hold_alpha(entry.seed_id, held or entry.seed_id in self._frozen)
+
     def _ramp(self, seed_id: str, config: leyline.BlendConfig) -> None:
         began = self._session.book.entries[seed_id].stage_step
         start = began + config.start_steps
         end = max(start, began + config.end_steps)
         self._session.host.set_blend(seed_id, blend_from_message(config), start_step=start, end_step=end)
+        self._frozen.discard(seed_id)
+        self._session.host.hold_alpha(seed_id, False)
 
     def _freeze_alpha(self, directive: leyline.Directive) -> bool:
         self._session.host.hold_alpha(directive.seed_id)
+        self._frozen.add(directive.seed_id)
         return False
 
     def _reset(self, seed_id: str) -> bool:
@@ -174,6 +183,7 @@ class GrowthOperations:
     def _forget(self, seed_id: str) -> None:
         self._prepared.discard(seed_id)
         self._chosen_blends.pop(seed_id, None)
+        self._frozen.discard(seed_id)
 
     def _attached(self, seed_id: str) -> bool:
         try:

@@ -71,7 +71,7 @@ class KasminaPart:
         self._asked: OrderedDict[str, leyline.AdaptationCommand] = OrderedDict()
         self._preparing: dict[str, asyncio.Task[None]] = {}
         self._call: Any = None
-        self._flushed = asyncio.Event()
+        self._gone = asyncio.Event()
         self._finishing = False
 
     def pass_on(self, command: leyline.AdaptationCommand) -> None:
@@ -85,32 +85,37 @@ class KasminaPart:
         self._wake.set()
 
     async def run(self) -> None:
-        """Keep the conversation up until cancelled."""
+        """Keep the conversation up until told to finish, or cancelled."""
         self._links.to_kasmina.on_put(self._wake.from_thread())
-        while not self._finishing:
-            permit = await self._peer.permit()
-            try:
-                await self._converse(permit)
-            except GreetAgainError:
-                permit.abandon()
-            except PEER_FAILURES as error:
-                await self._failed(permit, error)
-            except asyncio.CancelledError:
-                permit.abandon()
-                raise
-            finally:
-                self._hang_up()
+        try:
+            while not self._finishing:
+                await self._converse_once()
+        finally:
+            self._gone.set()
 
     async def finish(self) -> None:
-        """Wait until everything was sent, then close; the caller bounds the time."""
-        while self._call is not None and (len(self._links.to_kasmina) or self._commands):
-            self._flushed.clear()
-            self._wake.set()
-            await self._flushed.wait()
+        """Send everything that waits, say goodbye, then close; the caller bounds the time."""
         self._finishing = True
         if self._call is not None:
-            await self._call.done_writing()
+            self._wake.set()
+            await self._gone.wait()
         await self._channel.close()
+
+    async def _converse_once(self) -> None:
+        permit = await self._peer.permit()
+        try:
+            await self._converse(permit)
+        except GreetAgainError:
+            permit.abandon()
+        except PEER_FAILURES as error:
+            await self._failed(permit, error)
+        except asyncio.CancelledError:
+            permit.abandon()
+            raise
+        finally:
+            if self._call is not None:
+                self._call.cancel()
+                self._call = None
 
     async def _failed(self, permit: Permit, error: Exception) -> None:
         """Count a failure, unless the stream ended because we said goodbye."""
@@ -155,7 +160,8 @@ class KasminaPart:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _write_all(self) -> None:
-        while True:
+        goodbye = False
+        while not goodbye:
             if self._links.greet_again.is_set():
                 raise GreetAgainError("The topology went back; Kasmina is greeted again.")
             for item in self._links.to_kasmina.take():
@@ -163,8 +169,12 @@ class KasminaPart:
                     await self._call.write(kasmina_request(item))
             while self._commands:
                 await self._call.write(kasmina.ExecuteRequest(command=self._commands.popleft()))
-            self._flushed.set()
-            await self._wake.wait()
+            goodbye = self._finishing
+            if not goodbye:
+                await self._wake.wait()
+        await self._call.done_writing()
+        # Kasmina answers by ending the stream, which the reading side notices.
+        await asyncio.Event().wait()
 
     async def _read_all(self) -> None:
         while True:
@@ -232,9 +242,3 @@ class KasminaPart:
         )
         self._links.to_kasmina.put(result)
         self._voices.events.append(result, self._voices.step())
-
-    def _hang_up(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-        self._flushed.set()

@@ -111,6 +111,7 @@ class LatestSlot(Generic[T]):
         self._lock = threading.Lock()
         self._item: T | None = None
         self._wake: Callable[[], None] | None = None
+        self._closed = False
         self.wanted = False
 
     def on_put(self, wake: Callable[[], None] | None) -> None:
@@ -118,10 +119,11 @@ class LatestSlot(Generic[T]):
         self._wake = wake
 
     def want(self) -> None:
-        """Ask for a record made from now on."""
+        """Ask for a record made from now on; after the last one there is no newer."""
         with self._lock:
-            self._item = None
-            self.wanted = True
+            if not self._closed:
+                self._item = None
+                self.wanted = True
 
     def put(self, item: T) -> None:
         """Put a record; an older one that nobody took is replaced."""
@@ -130,6 +132,13 @@ class LatestSlot(Generic[T]):
             self.wanted = False
         if self._wake is not None:
             self._wake()
+
+    def put_last(self, item: T) -> None:
+        """Put the last record there will be; it stays until it is taken."""
+        self.put(item)
+        with self._lock:
+            self._item = item
+            self._closed = True
 
     def take(self) -> T | None:
         """Take the record, or None where none was put since the last time."""

@@ -23,6 +23,10 @@ from tolaria.settings import WorkerSettings
 from tolaria.training.links import Links
 
 
+class _NothingLeft(Exception):
+    """There is no record any more."""
+
+
 class TamiyoPart:
     """Keeps the Advise stream and passes commands on.
 
@@ -65,37 +69,56 @@ class TamiyoPart:
         self._told_reason = ""
         self._hardware = Hardware(facts.device)
         self._finishing = False
+        self._gone = asyncio.Event()
 
     async def run(self) -> None:
-        """Ask again and again until cancelled."""
+        """Ask again and again until told to finish, or cancelled."""
         self._slot.on_put(self._wake.from_thread())
-        while not self._finishing:
-            permit = await self._peer.permit()
-            try:
-                decision = await self._evaluate()
-            except PEER_FAILURES as error:
-                self._hang_up()
-                await self._failed(permit, error)
-                continue
-            except asyncio.CancelledError:
-                permit.abandon()
-                self._hang_up()
-                raise
-            if decision.WhichOneof("outcome") == "failure" and decision.failure.retryable:
-                failure = from_code(decision.failure.code, decision.failure.message, {})
-                self._voices.events.append(decision, self._voices.step())
-                await self._peer.failed(permit, failure)
-                continue
-            self._peer.succeeded(permit)
-            self._take(decision)
-            await asyncio.sleep(self._settings.advise_interval_ms / 1000)
+        try:
+            while await self._ask_once():
+                await asyncio.sleep(self._settings.advise_interval_ms / 1000)
+            await self._say_goodbye()
+        finally:
+            self._hang_up()
+            self._gone.set()
 
     async def finish(self) -> None:
-        """Close the stream and the channel; a decision now would come too late."""
+        """Let Tamiyo see the last record, then close; the caller bounds the time."""
         self._finishing = True
+        self._wake.set()
+        await self._gone.wait()
+        await self._channel.close()
+
+    async def _ask_once(self) -> bool:
+        """Ask for one decision and act on it; False when there is nothing more to ask."""
+        permit = await self._peer.permit()
+        try:
+            decision = await self._evaluate()
+        except _NothingLeft:
+            permit.abandon()
+            return False
+        except PEER_FAILURES as error:
+            self._hang_up()
+            await self._failed(permit, error)
+            return not self._finishing
+        except asyncio.CancelledError:
+            permit.abandon()
+            raise
+        if decision.WhichOneof("outcome") == "failure" and decision.failure.retryable:
+            self._voices.events.append(decision, self._voices.step())
+            await self._failed(permit, from_code(decision.failure.code, decision.failure.message, {}))
+        else:
+            self._peer.succeeded(permit)
+            self._take(decision)
+        return True
+
+    async def _say_goodbye(self) -> None:
+        """End the stream in good order: for Tamiyo that is the end of the run's observation windows."""
         if self._call is not None:
             await self._call.done_writing()
-        await self._channel.close()
+            async with asyncio.timeout(self._settings.advise_timeout_s):
+                while await self._call.read() is not grpc.aio.EOF:
+                    continue
 
     async def _failed(self, permit: Permit, error: Exception) -> None:
         """Count a failure, unless the stream ended because we said goodbye."""
@@ -136,6 +159,8 @@ class TamiyoPart:
             record = self._slot.take()
             if record is not None:
                 return record
+            if self._finishing:
+                raise _NothingLeft
             await self._wake.wait()
 
     def _take(self, decision: leyline.Decision) -> None:

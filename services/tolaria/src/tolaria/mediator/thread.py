@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from esper_core.logs import get_logger
@@ -35,10 +35,13 @@ class Mediator:
         Makes the parts; called on the mediator thread inside its running loop, because channels belong to a loop.
     shutdown_s : float
         Longest wait for the parts to finish.
+    on_crash : callable
+        Told the name of a part that ended by a defect of ours, and why: without it the run isn't what it says it is.
     """
 
-    def __init__(self, build: PartsFactory, shutdown_s: float) -> None:
+    def __init__(self, build: PartsFactory, shutdown_s: float, on_crash: Callable[[str, str], None]) -> None:
         self._build = build
+        self._on_crash = on_crash
         self._shutdown_s = shutdown_s
         self._thread = threading.Thread(target=self._body, name="mediator", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -64,6 +67,7 @@ class Mediator:
         except Exception as error:
             # Training must go on without a mediator; what is lost is told where people look.
             _log.critical("the mediator ended by an error", exc_info=error)
+            self._on_crash("mediator", f"{type(error).__name__}: {error}")
         finally:
             self._ready.set()
 
@@ -71,7 +75,7 @@ class Mediator:
         self._loop = asyncio.get_running_loop()
         parts = self._build()
         self._ready.set()
-        tasks = [asyncio.create_task(_guarded(part), name=part.name) for part in parts]
+        tasks = [asyncio.create_task(self._guarded(part), name=part.name) for part in parts]
         await self._ending.wait()
         try:
             async with asyncio.timeout(self._shutdown_s):
@@ -82,6 +86,16 @@ class Mediator:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _guarded(self, part: Part) -> None:
+        """Keep one part's defect from ending the others, and say so."""
+        try:
+            await part.run()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            _log.critical("a part of the mediator ended by an error", part=part.name, exc_info=error)
+            self._on_crash(part.name, f"{type(error).__name__}: {error}")
+
 
 class PartsFactory(Protocol):
     """Makes the parts of a mediator."""
@@ -89,13 +103,3 @@ class PartsFactory(Protocol):
     def __call__(self) -> Sequence[Part]:
         """Return the parts."""
         ...
-
-
-async def _guarded(part: Part) -> None:
-    """Keep one part's defect from ending the others, and say so."""
-    try:
-        await part.run()
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:
-        _log.critical("a part of the mediator ended by an error", part=part.name, exc_info=error)

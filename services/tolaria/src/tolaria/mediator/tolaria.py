@@ -62,30 +62,40 @@ class TolariaPart:
         self._backoff = Backoff(settings.backoff_initial_s, settings.backoff_limit_s)
         self._call: Any = None
         self._finishing = False
+        self._gone = asyncio.Event()
 
     async def run(self) -> None:
-        """Keep the link up until cancelled."""
+        """Keep the link up until told to finish, or cancelled."""
         self._links.to_tolaria.on_put(self._wake.from_thread())
         failures = 0
-        while not self._finishing:
-            try:
-                await self._attach()
-            except PEER_FAILURES as error:
-                failures = 1 if self._call is not None else failures + 1
-                _log.info("the link to Tolaria is down", reason=str(error)[:200])
-            finally:
-                if self._call is not None:
-                    self._call.cancel()
-                    self._call = None
-            await asyncio.sleep(self._backoff.wait_s(max(1, min(failures, 16)), _JITTER))
+        try:
+            while not self._finishing:
+                attached = await self._attach_once()
+                failures = 1 if attached else failures + 1
+                if not self._finishing:
+                    await asyncio.sleep(self._backoff.wait_s(min(failures, 16), _JITTER))
+        finally:
+            self._gone.set()
 
     async def finish(self) -> None:
-        """Send the last answers and the last status."""
+        """Send the last answers and the last status, then close; the caller bounds the time."""
         self._finishing = True
         if self._call is not None:
-            await self._send_news(self._call)
-            await self._call.done_writing()
+            self._wake.set()
+            await self._gone.wait()
         await self._channel.close()
+
+    async def _attach_once(self) -> bool:
+        """Hold one link until it ends; say whether it came about at all."""
+        try:
+            await self._attach()
+        except PEER_FAILURES as error:
+            _log.info("the link to Tolaria is down", reason=str(error)[:200])
+        attached = self._call is not None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        return attached
 
     async def _attach(self) -> None:
         call = self._stub.Attach()
@@ -94,10 +104,13 @@ class TolariaPart:
         self._call = call
         reading = asyncio.create_task(self._read(call))
         try:
-            while not reading.done():
+            while not (reading.done() or self._finishing):
                 await self._send_news(call)
                 await self._wake.wait(self._settings.status_interval_s)
-            reading.result()
+            if self._finishing and not reading.done():
+                await self._send_news(call)
+                await call.done_writing()
+            await reading
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

@@ -95,6 +95,10 @@ class Reporter:
         """Put a record of the last fence."""
         self._slot.put(self.record(final=True))
 
+    def last_record(self) -> None:
+        """Put the last record of this start of the run, in the state in which it ended."""
+        self._slot.put_last(self.record(final=True))
+
     def refresh(self) -> None:
         """Bring progress and seeds on the board up to date."""
         session = self._session

@@ -51,6 +51,7 @@ class Fence:
         self._session = session
         self._links = links
         self._executor = executor
+        self._operations = executor.operations
         self._rollback = rollback
         self._reporter = reporter
         self._ending: Ending | None = None
@@ -190,17 +191,13 @@ class Fence:
             self.halt(reason)
             return
         if bool(reason) == bool(self._conservative):
-            self._hold_alphas(bool(reason))
+            self._operations.hold_alphas(bool(reason))
             return
         self._conservative = reason
         self._executor.structural_changes_refused = reason
-        self._hold_alphas(bool(reason))
+        self._operations.hold_alphas(bool(reason))
         if not self._paused:
             self._reporter.change_state(*self._training_state("The control plane is back."))
-
-    def _hold_alphas(self, held: bool) -> None:
-        for entry in self._session.book.unsettled():
-            self._session.host.hold_alpha(entry.seed_id, held)
 
     def _training_state(self, otherwise: str) -> tuple[int, str]:
         if self._conservative:

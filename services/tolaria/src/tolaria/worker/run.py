@@ -109,7 +109,7 @@ class _Start:
             self._mark,
             self._save_status,
         )
-        mediator = Mediator(wiring.parts, self._settings.shutdown_s)
+        mediator = Mediator(wiring.parts, self._settings.shutdown_s, wiring.part_crashed)
         mediator.start()
         self._tell_start(parts, begun)
         ending = Ending("halted", "The worker failed.")
@@ -123,6 +123,7 @@ class _Start:
             raise
         finally:
             self._save_status()
+            parts.reporter.last_record()
             self._links.to_kasmina.put(Ended(ending.how, ending.how == "halted"))
             mediator.stop()
         return 0 if ending.how == "completed" else to_exit_code(RunHaltedError(ending.reason))

@@ -78,6 +78,13 @@ class Wiring:
             parts += self._control_plane(telemetry)
         return parts
 
+    def part_crashed(self, name: str, reason: str) -> None:
+        """Make the run conservative where it has lost its way to the control plane by a defect of ours."""
+        if self._grows and name in ("tamiyo", "kasmina", "mediator"):
+            self._voices.control.set_lost(name, reason)
+            loss = leyline.ControlLoss(peer=name, lost=True, reason=f"The worker's own part failed: {reason}")
+            self._voices.events.append(loss, self._voices.step())
+
     def _telemetry(self, parts: list[Part]) -> TelemetryEmitter:
         if self._settings.oona_address is None or self._keyring is None:
             return TelemetryEmitter("tolaria", _nobody_listens)
