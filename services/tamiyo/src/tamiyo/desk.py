@@ -14,6 +14,7 @@ from esper_core.errors import NotFoundError
 from esper_core.pb.esper.tamiyo.v1 import tamiyo_pb2
 from tamiyo.advisor import Advisor
 from tamiyo.explain import summary_of
+from tamiyo.foresight import Foresight
 from tamiyo.journal import DecisionIndex, DecisionRecord
 from tamiyo.operator_mode import OperatorMode
 from tamiyo.policies import POLICIES
@@ -63,6 +64,8 @@ class Desk:
         Orders about conservative mode.
     telemetry : Telemetry
         Told of everything.
+    foresight : Foresight
+        Has kernels made ahead of time.
     run_silent_s : float
         Silence after which a run counts as gone.
     clock : Clock
@@ -76,6 +79,7 @@ class Desk:
         reporting: Reporting,
         operator: OperatorMode,
         telemetry: Telemetry,
+        foresight: Foresight,
         *,
         run_silent_s: float,
         clock: Clock = SYSTEM_CLOCK,
@@ -88,6 +92,7 @@ class Desk:
         self._publisher = reporting.publisher
         self._operator = operator
         self._telemetry = telemetry
+        self._foresight = foresight
         self._run_silent_s = run_silent_s
         self._clock = clock
         self._loaded_at: datetime = clock.wall()
@@ -103,13 +108,15 @@ class Desk:
         if outcome.command is not None and outcome.memory is not None:
             self._book.open(DecisionRecord(outcome.decision, outcome.inputs), outcome.memory, now_s)
         if outcome.seen is not None:
-            await self._publisher.take(self._book.observe(outcome.seen, now_s))
+            self._publisher.take(self._book.observe(outcome.seen, now_s))
+        if outcome.memory is not None and outcome.inputs.HasField("context"):
+            self._foresight.plan_came(outcome.memory)
         self._tell()
         return outcome.decision
 
     @asynccontextmanager
     async def stream(self) -> AsyncIterator[Stream]:
-        """Open a stream; when it ends, the runs that were at their last fence have ended too."""
+        """Open a stream; when it ends, the runs that had spent their budget have ended too."""
         stream = Stream(self)
         self._streams += 1
         self._tell()
@@ -119,24 +126,24 @@ class Desk:
             self._streams -= 1
             for run_id in stream.runs:
                 memory = self._runs.get(run_id)
-                if memory is not None and memory.final_since_s is not None:
-                    await self._publisher.take(self._book.run_ended(run_id, broken=False))
+                if memory is not None and memory.at_its_end:
+                    self._publisher.take(self._book.run_ended(run_id, broken=False))
             self._tell()
 
     async def sweep(self) -> None:
         """Close the windows of runs that fell silent, for ever."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
-            await self.close_silent()
+            self.close_silent()
 
-    async def close_silent(self) -> None:
+    def close_silent(self) -> None:
         """Close the windows of runs that have been silent for too long."""
         now_s = self._clock.monotonic()
         for run_id in self._book.run_ids():
             memory = self._runs.get(run_id)
             if memory is None or now_s - memory.seen_at_s > self._run_silent_s:
-                ended = memory is not None and memory.final_since_s is not None
-                await self._publisher.take(self._book.run_ended(run_id, broken=not ended))
+                ended = memory is not None and memory.at_its_end
+                self._publisher.take(self._book.run_ended(run_id, broken=not ended))
         self._tell()
 
     def policies(self) -> list[leyline.PolicyDescriptor]:

@@ -62,12 +62,15 @@ class GroupCommit:
             self._waiting.clear()
             if not batch:
                 return
-            try:
-                await asyncio.shield(asyncio.to_thread(self._write, [payload for payload, _ in batch]))
-            except EsperError as error:
-                _settle(batch, error)
-            else:
-                _settle(batch, None)
+            await _to_the_end(asyncio.create_task(self._write_batch(batch)))
+
+    async def _write_batch(self, batch: list[tuple[bytes, asyncio.Future[None]]]) -> None:
+        try:
+            await asyncio.to_thread(self._write, [payload for payload, _ in batch])
+        except EsperError as error:
+            _settle(batch, error)
+        else:
+            _settle(batch, None)
 
     async def close(self) -> None:
         """Write what waits and let go of the file."""
@@ -81,6 +84,15 @@ class GroupCommit:
             self._writer.sync()
         except OSError as error:
             raise StorageError.from_os_error(error, self._writer.path, "write the journal") from error
+
+
+async def _to_the_end(writing: asyncio.Task[None]) -> None:
+    """Finish a write even when its owner is cancelled meanwhile, so that the next one cannot overtake it."""
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait({writing})
+        raise
 
 
 def _settle(batch: list[tuple[bytes, asyncio.Future[None]]], error: EsperError | None) -> None:

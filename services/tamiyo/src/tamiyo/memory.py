@@ -15,6 +15,7 @@ LOSS_POINTS: Final = 1024
 VALIDATIONS: Final = 256
 SEEDS: Final = 256
 COMMANDS: Final = 256
+NEARLY_SPENT: Final = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,11 @@ class RunMemory:
         if self.plan is None or self.now is None:
             return 0.0
         return self.plan.fraction(self.now.step, self.now.flops_used)
+
+    @property
+    def at_its_end(self) -> bool:
+        """Whether the run was at its last fence, or had spent its budget but for the last steps."""
+        return self.final_since_s is not None or self.fraction >= NEARLY_SPENT
 
     @property
     def figures_before(self) -> Figures:

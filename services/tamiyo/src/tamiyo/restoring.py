@@ -29,7 +29,14 @@ def restore(
 ) -> list[leyline.FieldReport]:
     """Play back journalled decisions and return the reports that became due by that.
 
-    The plan of a run is not kept over a restart: its stream broke, and a new stream begins with the context.
+    Parameters
+    ----------
+    records : Sequence of DecisionRecord
+        In the order in which they were written.
+    runs, index, book
+        Filled by this.
+    clock : Clock
+        Source of time; what happened before is dated back by wall time.
     """
     now_s, wall = clock.monotonic(), clock.wall()
     due: list[leyline.FieldReport] = []
@@ -49,7 +56,6 @@ def restore(
         due += book.observe(seen, decided_s)
     for memory in runs:
         memory.seen_at_s = now_s
-        memory.plan = None
     return due
 
 

@@ -15,10 +15,11 @@ from esper_core.rpc import ServerHost, health_probe, open_channel, tls_from_envi
 from esper_core.security import Keyring, MessageSigner, TokenSource
 from esper_core.telemetry import Instruments, TelemetryEmitter
 from tamiyo.advisor import Advisor
-from tamiyo.bus import BusLink
+from tamiyo.bus import BusPlace
 from tamiyo.catalogue import Catalogue
 from tamiyo.controller import Controller, Sign
 from tamiyo.desk import Desk, Reporting
+from tamiyo.foresight import Foresight
 from tamiyo.operator_mode import OperatorMode
 from tamiyo.reporting.publisher import ReportPublisher
 from tamiyo.runs import RunTable
@@ -50,9 +51,11 @@ async def serve(settings: TamiyoSettings) -> None:
 async def _serve(settings: TamiyoSettings, folder: Path) -> None:
     keyring = Keyring.load(settings.keyring_file)
     host = ServerHost.from_settings("tamiyo", settings)
-    bus = BusLink.from_settings(settings, keyring)
+    instruments = Instruments(host.registry)
+    bus = BusPlace.from_settings(settings, keyring, instruments)
     emitter = TelemetryEmitter("tamiyo", bus.publish_telemetry)
-    telemetry = Telemetry(Instruments(host.registry), emitter)
+    bus.report_to(emitter)
+    telemetry = Telemetry(instruments, emitter)
     catalogue, runs = Catalogue(SYSTEM_CLOCK), RunTable()
     sign = MessageSigner(keyring, "command", window_s=settings.command_deadline_s).sign
     controller = _controller(settings, runs, catalogue, sign, telemetry, emitter)
@@ -60,12 +63,14 @@ async def _serve(settings: TamiyoSettings, folder: Path) -> None:
     publisher = ReportPublisher(
         store.ledger, store.report_commits, bus.publish_report, telemetry, settings.retry_rules(), SYSTEM_CLOCK
     )
+    foresight = Foresight(catalogue, settings.rulebook().growth, bus.publish_prefetch)
     desk = Desk(
         Advisor(controller, store.decision_commits, store.index, telemetry, journal_waits=settings.journal_waits),
         store.index,
         Reporting(store.ledger, store.book, publisher),
         OperatorMode(folder / "operator.json", runs),
         telemetry,
+        foresight,
         run_silent_s=settings.fr_run_silent_s,
     )
     host.add(
@@ -81,11 +86,12 @@ async def _serve(settings: TamiyoSettings, folder: Path) -> None:
     _follow_urza(host, settings, keyring, catalogue)
     host.run_in_background("decision journal", store.decision_commits.run)
     host.run_in_background("report journal", store.report_commits.run)
-    host.run_in_background("due reports", lambda: publisher.take(store.due))
     host.run_in_background("field reports", publisher.run)
+    host.run_in_background("foresight", foresight.run)
     host.run_in_background("silent runs", desk.sweep)
     host.run_in_background("telemetry", emitter.run)
     publisher.republish()
+    publisher.take(store.due)
     warm(settings.rulebook(), sign)
     gc.collect()
     gc.freeze()

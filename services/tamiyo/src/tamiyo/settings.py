@@ -28,7 +28,7 @@ class TamiyoSettings(ServiceSettings):
     step_breaker_failures: int = Field(
         default=3, ge=1, description="Evaluations over budget in a row after which evaluating pauses."
     )
-    step_breaker_open_s: float = Field(default=30.0, gt=0, description="How long evaluating pauses then, in seconds.")
+    step_breaker_open_s: float = Field(default=5.0, gt=0, description="How long evaluating pauses then, in seconds.")
     urza_max_age_s: float = Field(
         default=120.0, gt=0, description="Oldest contact with Urza on which seeds are germinated, in seconds."
     )
@@ -38,7 +38,7 @@ class TamiyoSettings(ServiceSettings):
     )
 
     schedule_fractions: str = Field(
-        default="0.06,0.16,0.28,0.40", description="When the schedule germinates its seeds, as rising fractions."
+        default="0.08,0.18,0.30,0.42", description="When the schedule germinates its seeds, as rising fractions."
     )
     growth_window_start: float = Field(default=0.05, ge=0, le=1, description="No seed germinates before.")
     growth_window_end: float = Field(default=0.5, ge=0, le=1, description="No seed germinates after.")
@@ -46,7 +46,7 @@ class TamiyoSettings(ServiceSettings):
         default=2.0, gt=1, description="Most parameters after a growth step, over those before it."
     )
     expansions: str = Field(
-        default="",
+        default="1.75,1.5,1,0.75,0.5,0.25,0.125",
         description="Expansions tried, the largest that fits is taken; empty for the blueprint's default.",
     )
     sites_preferred: str = Field(default="", description="Sites grown first where they exist, separated by commas.")

@@ -98,7 +98,7 @@ def _variants(blueprint: Blueprint, rules: GrowthRules) -> Iterator[dict[str, Pa
         return
     bound = next(bound for bound in blueprint.parameters if bound.name == "expansion")
     low, high = float(getattr(bound, "minimum", 0.0)), float(getattr(bound, "maximum", math.inf))
-    sizes = rules.expansions or (float(expansion), 0.5, 0.25, 0.125)
+    sizes = rules.expansions or (float(expansion),)
     for size in sorted({one for one in sizes if low <= one <= high}, reverse=True):
         yield blueprint.complete({**default, "expansion": size})
 

@@ -42,7 +42,7 @@ def grow(
         f"{why} {best.blueprint_id} at {best.site} {best.reason}, the best of {len(ranked)} candidates.",
         site=best.site,
         blueprint_id=best.blueprint_id,
-        parameters=_unusual(best, snapshot),
+        parameters=differing_parameters(best, snapshot),
         candidates=tuple(ranked[:MAX_CANDIDATES]),
         risk=_risk(best, snapshot),
     )
@@ -56,7 +56,7 @@ def _none(memory: RunMemory, seen: Observation, snapshot: BlueprintSnapshot) -> 
     return wait("no_candidates", f"None of {known} blueprints fits a free site within step, budget and embargoes.")
 
 
-def _unusual(candidate: Candidate, snapshot: BlueprintSnapshot) -> dict[str, int | float | str]:
+def differing_parameters(candidate: Candidate, snapshot: BlueprintSnapshot) -> dict[str, int | float | str]:
     """Return only the values that differ from the blueprint's defaults, so that ready kernels are found again."""
     card = snapshot.get(candidate.blueprint_id)
     default = card.blueprint.complete({}) if card is not None else {}

@@ -38,11 +38,11 @@ class GrowthRules:
         `heuristic`: validation loss over training loss above which more capacity would only overfit.
     """
 
-    fractions: tuple[float, ...] = (0.06, 0.16, 0.28, 0.40)
+    fractions: tuple[float, ...] = (0.08, 0.18, 0.30, 0.42)
     window_start: float = 0.05
     window_end: float = 0.5
     growth_max: float = 2.0
-    expansions: tuple[float, ...] = ()
+    expansions: tuple[float, ...] = (1.75, 1.5, 1.0, 0.75, 0.5, 0.25, 0.125)
     sites_preferred: tuple[str, ...] = ()
     culled_rest: float = 0.25
     seed_patience_s: float = 30.0

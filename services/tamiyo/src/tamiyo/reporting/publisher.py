@@ -1,7 +1,7 @@
 """Hands field reports to the bus: journal first, then publish, then acknowledge in the journal.
 
 A report that the bus does not take is tried again with growing waits. After the last retry it leaves the queue with an
-event; the journal keeps it, and the next start publishes it again.
+event; the journal keeps it, and it is published again after the next report that the bus takes, or at the next start.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class _Item:
     order: int
     report: leyline.FieldReport = field(compare=False)
     failures: int = field(compare=False, default=0)
+    written: asyncio.Future[None] | None = field(compare=False, default=None)
 
 
 class ReportPublisher:
@@ -63,6 +64,7 @@ class ReportPublisher:
         self._clock = clock
         self._queue: list[_Item] = []
         self._order = count()
+        self._dropped: list[leyline.FieldReport] = []
         self._rung = asyncio.Event()
 
     @property
@@ -75,16 +77,17 @@ class ReportPublisher:
         for report in self._ledger.unacknowledged():
             self._push(_Item(self._clock.monotonic(), next(self._order), report))
 
-    async def take(self, reports: list[leyline.FieldReport]) -> None:
-        """Write reports to disk and queue them; a report whose command has one already is left out."""
+    def take(self, reports: list[leyline.FieldReport]) -> None:
+        """Queue reports for disk and bus; a report whose command has one already is left out."""
         for report in reports:
             if not self._ledger.add(report):
                 continue
+            item = _Item(self._clock.monotonic(), next(self._order), report)
             try:
-                await self._commits.put(encode_report(report))
+                item.written = self._commits.put(encode_report(report))
             except EsperError as error:
                 self._telemetry.event("field_report_not_journalled", ERROR, error.message, report.training_run_id)
-            self._push(_Item(self._clock.monotonic(), next(self._order), report))
+            self._push(item)
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -106,21 +109,34 @@ class ReportPublisher:
 
     async def _send(self, item: _Item) -> None:
         report = item.report
+        await self._on_disk(item)
         try:
             await self._publish(report)
         except EsperError as error:
             self._failed(item, error)
             return
         self._telemetry.count("tamiyo.field_reports.published_total")
+        self._requeue_dropped()
         self._ledger.acknowledge(report.report_id)
         try:
             await self._commits.put(encode_acknowledgement(report.report_id))
         except EsperError as error:
             self._telemetry.event("field_report_not_journalled", ERROR, error.message, report.training_run_id)
 
+    async def _on_disk(self, item: _Item) -> None:
+        """Wait until a report is on disk; one that the disk refuses is told and published all the same."""
+        if item.written is None:
+            return
+        try:
+            await item.written
+        except EsperError as error:
+            self._telemetry.event("field_report_not_journalled", ERROR, error.message, item.report.training_run_id)
+        item.written = None
+
     def _failed(self, item: _Item, error: EsperError) -> None:
         report, failures = item.report, item.failures + 1
         if failures > self._rules.retries:
+            self._dropped.append(report)
             self._telemetry.count("tamiyo.field_reports.dropped_total")
             sentence = f"Report {report.report_id} stays in the journal only after {failures} tries: {error.message}"
             self._telemetry.event("field_report_dropped", ERROR, sentence, report.training_run_id)
@@ -130,6 +146,12 @@ class ReportPublisher:
         sentence = f"Report {report.report_id} could not be published and is tried again: {error.message}"
         self._telemetry.event("field_report_retry", WARNING, sentence, report.training_run_id)
         self._push(_Item(due_s, next(self._order), report, failures))
+
+    def _requeue_dropped(self) -> None:
+        """Try again what was given up, now that the bus takes reports."""
+        dropped, self._dropped = self._dropped, []
+        for report in dropped:
+            self._push(_Item(self._clock.monotonic(), next(self._order), report))
 
     def _push(self, item: _Item) -> None:
         heapq.heappush(self._queue, item)
