@@ -16,6 +16,7 @@ from esper_core.pb.esper.tolaria.v1 import tolaria_pb2, tolaria_pb2_grpc
 ENDED: Final = (leyline.RUN_STATE_COMPLETED, leyline.RUN_STATE_HALTED, leyline.RUN_STATE_FAILED)
 RECONNECT_S: Final = 0.5
 PATIENCE_S: Final = 120.0
+SUBMIT_S: Final = 75.0  # The trainer opens the task to check it, in a process that has to load torch first.
 
 
 class RunClient:
@@ -79,12 +80,12 @@ class RunClient:
         with self._stub() as stub:
             yield from stub.WatchRun(request)
 
-    def _patiently(self, method: str, request: Any) -> Any:
+    def _patiently(self, method: str, request: Any, timeout_s: float = 30.0) -> Any:
         # Only for calls that may be repeated: reading, and submitting with a request id.
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                return self.call(method, request)
+                return self.call(method, request, timeout_s)
             except (UnavailableError, TimeoutExceededError):
                 if time.monotonic() > deadline:
                     raise
