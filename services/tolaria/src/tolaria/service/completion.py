@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,10 +52,12 @@ class Completion:
     def __init__(self, chores: Chores, allowed_tasks: Sequence[str]) -> None:
         self._chores = chores
         self._allowed_tasks = list(allowed_tasks)
-        self._known: OrderedDict[bytes, Defaults] = OrderedDict()
+        self._opened: OrderedDict[bytes, asyncio.Task[Defaults]] = OrderedDict()
 
     async def complete(self, spec: leyline.RunSpec) -> leyline.RunSpec:
         """Check a specification against its task and return it with the defaults filled in.
+
+        A caller that gives up leaves the check running, so that its next try finds the answer.
 
         Raises
         ------
@@ -62,20 +65,29 @@ class Completion:
             What keeps the task from being opened like this.
         """
         shape = _shape(spec)
-        defaults = self._known.get(shape)
-        if defaults is None:
-            request = {"spec": to_json(spec), "allow": self._allowed_tasks}
-            defaults = Defaults(**await self._chores.do("check", request))
-            self._remember(spec, shape, defaults)
-        return with_defaults(spec, defaults)
+        opening = self._opened.get(shape)
+        if opening is None:
+            opening = self._opened[shape] = asyncio.create_task(self._open(spec), name=f"check {spec.task}")
+            opening.add_done_callback(lambda task: self._forget(spec, shape, task))
+        return with_defaults(spec, await asyncio.shield(opening))
 
-    def _remember(self, spec: leyline.RunSpec, shape: bytes, defaults: Defaults) -> None:
-        if ":" in spec.task or spec.start_from:
-            # The code of an own task and the files of a checkpoint may change between two submissions.
-            return
-        self._known[shape] = defaults
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+    async def close(self) -> None:
+        """End the checks that still run."""
+        running = [task for task in self._opened.values() if not task.done()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _open(self, spec: leyline.RunSpec) -> Defaults:
+        request = {"spec": to_json(spec), "allow": self._allowed_tasks}
+        return Defaults(**await self._chores.do("check", request))
+
+    def _forget(self, spec: leyline.RunSpec, shape: bytes, task: asyncio.Task[Defaults]) -> None:
+        """Keep only what cannot change: the code of an own task and the files of a checkpoint may, until next time."""
+        if task.cancelled() or task.exception() is not None or ":" in spec.task or spec.start_from:
+            self._opened.pop(shape, None)
+        while len(self._opened) > _REMEMBERED:
+            self._opened.popitem(last=False)
 
 
 def _shape(spec: leyline.RunSpec) -> bytes:

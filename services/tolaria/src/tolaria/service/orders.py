@@ -102,7 +102,8 @@ class OrderDesk:
             raise _too_late(run_id, standing, timeout_s) from error
         if isinstance(answer, RunOverError):
             raise answer
-        if not answer.applied:
+        # A rollback that found nothing to go back to was carried out all the same; its report says so.
+        if not answer.applied and not answer.HasField("rollback"):
             raise refusal(answer)
         return answer
 

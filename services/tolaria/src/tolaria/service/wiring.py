@@ -66,12 +66,14 @@ class Wiring:
         supervisor = Supervisor(store, roster, launcher, desk, bells, tally, _limits(settings))
         emergencies = Emergencies(store, roster, supervisor, desk, tally, settings.order_timeout_s)
         chores = Chores(settings.chore_timeout_s)
+        completion = Completion(chores, settings.allowed_tasks)
+        host.on_shutdown(completion.close)
         steering = Steering(
             store,
             roster,
             supervisor,
             desk,
-            Completion(chores, settings.allowed_tasks),
+            completion,
             order_timeout_s=settings.order_timeout_s,
             halt_timeout_s=settings.halt_timeout_s,
         )
