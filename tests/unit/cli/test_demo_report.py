@@ -10,7 +10,8 @@ import pytest
 
 from esper_cli.demo.plan import BIG, FULL, GROWN, SHORT, SMALL, Search, arm_runs, search_runs
 from esper_cli.demo.report import write_report
-from esper_cli.demo.results import ArmRun, CurvePoint, DemoResults, SeedStep
+from esper_cli.demo.results import ArmRun, CurvePoint, DemoResults, SeedStep, SpentBudget
+from esper_core import leyline
 
 SUMMARY = {
     "parameters_initial": 1000,
@@ -94,3 +95,12 @@ def test_all_arms_may_spend_the_same_and_differ_only_in_what_they_are_about(budg
 
 def test_the_learning_rate_with_the_lowest_validation_loss_is_chosen() -> None:
     assert Search.judged({SMALL: {0.01: 0.5, 0.02: 0.4, 0.04: 0.6}}).chosen == {SMALL: 0.02}
+
+
+def test_the_spent_budget_follows_what_the_run_told_not_its_steps() -> None:
+    events = [
+        leyline.RunEvent(progress=leyline.RunProgress(step=step, fraction=fraction))
+        for step, fraction in ((100, 0.1), (200, 0.5), (250, 1.0))
+    ]
+    spent = SpentBudget.of(events)
+    assert [spent.at(step) for step in (0, 50, 100, 150, 250, 300)] == pytest.approx([0, 0.05, 0.1, 0.3, 1, 1])

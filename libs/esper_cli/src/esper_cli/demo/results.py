@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
 
 from esper_cli.demo.plan import BIG, GROWN, SMALL, Budget, Search
+from esper_core import leyline
+
+
+@dataclass(frozen=True, slots=True)
+class SpentBudget:
+    """How much of its FLOPs a run had spent at each step; a step costs more once the network has grown.
+
+    Parameters
+    ----------
+    points : Sequence[tuple[int, float]]
+        Steps with the fraction spent by then, in the order of steps.
+    """
+
+    points: Sequence[tuple[int, float]]
+
+    @classmethod
+    def of(cls, events: Sequence[leyline.RunEvent]) -> SpentBudget:
+        """Take the points from the progress that a run told."""
+        told = {event.progress.step: event.progress.fraction for event in events if event.HasField("progress")}
+        return cls(sorted({0: 0.0, **told}.items()))
+
+    def at(self, step: int) -> float:
+        """Return the fraction spent at a step, interpolated between the points around it."""
+        after = bisect_left(self.points, step, key=lambda point: point[0])
+        if after == len(self.points) or self.points[after][0] == step:
+            return self.points[min(after, len(self.points) - 1)][1]
+        (left, low), (right, high) = self.points[after - 1], self.points[after]
+        return low + (high - low) * (step - left) / (right - left)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from esper_cli.demo.plan import SIZES, Budget, Search, arm_runs, search_runs
-from esper_cli.demo.results import ArmRun, CurvePoint, DemoResults, SeedStep
+from esper_cli.demo.results import ArmRun, CurvePoint, DemoResults, SeedStep, SpentBudget
 from esper_cli.follow import told
 from esper_cli.run_client import RunClient, raise_unless_completed, run_summary, stage_word
 from esper_cli.run_spec import RunOptions, run_spec
@@ -79,13 +79,12 @@ def _finish(runs: RunClient, options: RunOptions, watcher: Watcher) -> Finished:
     status = runs.submit(run_spec(options))
     kept = []
     for event in runs.events(status.training_run_id):
+        kept.append(event)
         if event.HasField("progress"):
             watcher.progressed(options.label, event.progress.fraction)
-        else:
-            kept.append(event)
-            line = told(event) if event.WhichOneof("payload") != "state" else ""
-            if line:
-                watcher.tell(f"{options.label}: step {event.global_step}, {line}")
+        line = told(event) if event.WhichOneof("payload") != "state" else ""
+        if line:
+            watcher.tell(f"{options.label}: step {event.global_step}, {line}")
     status = runs.status(status.training_run_id)
     raise_unless_completed(status)
     watcher.progressed(options.label, 1.0)
@@ -93,21 +92,21 @@ def _finish(runs: RunClient, options: RunOptions, watcher: Watcher) -> Finished:
 
 
 def _arm_run(arm: str, seed: int, status: leyline.RunStatus, events: list[leyline.RunEvent]) -> ArmRun:
-    steps = max(1, status.result.steps)
+    spent = SpentBudget.of(events)
     curve = [
-        CurvePoint(event.global_step, event.global_step / steps, event.validation.loss, event.validation.accuracy)
+        CurvePoint(event.global_step, spent.at(event.global_step), event.validation.loss, event.validation.accuracy)
         for event in events
         if event.HasField("validation")
     ]
-    timeline = [_seed_step(event, steps) for event in events if event.HasField("seed")]
+    timeline = [_seed_step(event, spent) for event in events if event.HasField("seed")]
     return ArmRun(arm, seed, run_summary(status), curve, timeline)
 
 
-def _seed_step(event: leyline.RunEvent, steps: int) -> SeedStep:
+def _seed_step(event: leyline.RunEvent, spent: SpentBudget) -> SeedStep:
     seed = event.seed
     return SeedStep(
         step=event.global_step,
-        fraction=event.global_step / steps,
+        fraction=spent.at(event.global_step),
         seed_id=seed.seed_id,
         site=seed.site,
         blueprint_id=seed.blueprint_id,
