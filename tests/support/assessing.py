@@ -63,16 +63,21 @@ class Pair:
 
 
 @contextmanager
-def running_pair(folder: Path, environment: Mapping[str, str] | None = None, *, oona: str = "") -> Iterator[Pair]:
-    """Run both; without the address of an Oona the assessor works, and says NOT_SERVING."""
+def running_pair(
+    folder: Path, environment: Mapping[str, str] | None = None, *, oona: ServiceProcess | None = None
+) -> Iterator[Pair]:
+    """Run both, and an Oona where one is given; without it the assessor works, and says NOT_SERVING."""
     keyring = Keyring.generate()
     keyring.save(folder / "keyring.json")
     urza = ServiceProcess("urza", folder, folder / "keyring.json")
     urza.start()
-    peers = {"ESPER_URZA_ADDRESS": urza.address, "ESPER_OONA_ADDRESS": oona or free_address(), **(environment or {})}
+    if oona is not None:
+        oona.start()
+    address = free_address() if oona is None else oona.address
+    peers = {"ESPER_URZA_ADDRESS": urza.address, "ESPER_OONA_ADDRESS": address, **(environment or {})}
     urabrask = ServiceProcess("urabrask", folder, folder / "keyring.json", peers)
     try:
-        urabrask.start(until="SERVING" if oona else "NOT_SERVING")
+        urabrask.start(until="NOT_SERVING" if oona is None else "SERVING")
         yield Pair(keyring, urza, urabrask)
     finally:
         ended = urabrask.stop(), urza.stop()
