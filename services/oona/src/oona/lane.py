@@ -98,20 +98,17 @@ class Lane:
                 return wanted
 
     async def _read(self, connection: Any, after: asyncio.Event | None) -> list[Taken]:
-        wait_ms = await self._promoted()
         if after is None:
             found = await self._member.read(connection, self._streams, self._batch, None)
             if found:
                 return found
             self.empty.set()
-        return await self._member.read(connection, self._streams, self._batch, wait_ms)
+        return await self._member.read(connection, self._streams, self._batch, self._wait_ms())
 
-    async def _promoted(self) -> int:
-        """Make due retries readable; return how long a read may wait, in ms: never 0, which would mean for ever."""
-        waits = [await self._member.promote(logical) for logical in self._streams]
-        until_claim_s = max(0.0, self._claim_at - asyncio.get_running_loop().time())
-        nearest_s = min([until_claim_s, *(wait for wait in waits if wait is not None)])
-        return max(1, min(MAX_BLOCK_MS, int(nearest_s * 1000) + 1))
+    def _wait_ms(self) -> int:
+        """Return how long a read may wait: until the next claim, never 0, which would mean for ever."""
+        until_claim_s = self._claim_at - asyncio.get_running_loop().time()
+        return max(1, min(MAX_BLOCK_MS, int(until_claim_s * 1000) + 1))
 
     async def _claimed(self) -> list[Taken]:
         now = asyncio.get_running_loop().time()

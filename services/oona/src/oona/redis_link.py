@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -64,15 +65,28 @@ class RedisLink:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turn a Redis that is away, loading, full or read-only into UnavailableError; other errors are ours and pass."""
+    """Turn a Redis that is away, loading, full or read-only into UnavailableError; other errors are ours and pass.
+
+    redis-py loses a cancellation that arrives while it looks after its connections; it is raised again here.
+    """
+    task = asyncio.current_task()
+    cancelled_before = task.cancelling() if task is not None else 0
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError) as error:
+        _require_uncancelled(task, cancelled_before)
         raise _away(error) from error
     except ResponseError as error:
+        _require_uncancelled(task, cancelled_before)
         if str(error).startswith(_NOT_NOW):
             raise _away(error) from error
         raise
+    _require_uncancelled(task, cancelled_before)
+
+
+def _require_uncancelled(task: asyncio.Task[Any] | None, before: int) -> None:
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def _away(error: RedisError | OSError) -> UnavailableError:

@@ -17,6 +17,7 @@ from esper_core.pb.esper.oona.v1 import oona_pb2
 from oona.group import GroupMember, Taken
 from oona.lane import Lane
 from oona.layout import Place
+from oona.redis_link import MAX_BLOCK_MS
 from oona.telling import Teller
 
 MAX_WINDOW: Final = 1024
@@ -89,6 +90,7 @@ class Subscription:
         self._order = count()
         self._held: dict[str, Held] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._given_back = asyncio.Event()
 
     async def open(self) -> None:
         """Join the group.
@@ -105,6 +107,7 @@ class Subscription:
             run = self._others.run(self._connections(), self._emergency.empty)
             self._tasks.append(asyncio.create_task(run, name="lane"))
         self._tasks.append(asyncio.create_task(self._stay_alive(), name="keep alive"))
+        self._tasks.append(asyncio.create_task(self._bring_back(), name="bring back"))
         for task in self._tasks:
             task.add_done_callback(self._ended)
 
@@ -139,6 +142,7 @@ class Subscription:
         why = reason[:MAX_REASON_CHARS] or "The consumer gave no reason."
         became = await self._member.give_back(place, why, permanent=permanent)
         self._teller.given_back(became, place.logical, why, self._member.group)
+        self._given_back.set()
         self._let_go(delivery_id)
 
     async def close(self) -> None:
@@ -193,6 +197,18 @@ class Subscription:
             await asyncio.sleep(self._times.claim_idle_ms / 3000)
             oldest = asyncio.get_running_loop().time() - self._times.delivery_timeout_s
             await self._member.keep_alive([held.place for held in self._held.values() if held.since_s >= oldest])
+
+    async def _bring_back(self) -> None:
+        """Make failed messages readable when their time has come, whoever of the group has given them back."""
+        while True:
+            self._given_back.clear()
+            waits = [await self._member.promote(logical) for logical in self.streams]
+            nearest_s = min([MAX_BLOCK_MS / 1000, *(wait for wait in waits if wait is not None)])
+            try:
+                async with asyncio.timeout(max(0.001, nearest_s)):
+                    await self._given_back.wait()
+            except TimeoutError:
+                continue
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
