@@ -59,9 +59,10 @@ def settings_classes() -> list[type[EsperSettings]]:
 
 
 def classes_of(module_name: str) -> list[type[EsperSettings]]:
-    """Return the settings classes that a module defines itself."""
+    """Return the settings classes that a module defines itself, without those that another of them extends."""
     members = inspect.getmembers(importlib.import_module(module_name), inspect.isclass)
-    return [each for _, each in members if issubclass(each, EsperSettings) and each.__module__ == module_name]
+    own = [each for _, each in members if issubclass(each, EsperSettings) and each.__module__ == module_name]
+    return [each for each in own if not any(each in other.__bases__ for other in own)]
 
 
 def is_current(path: Path, text: str) -> bool:

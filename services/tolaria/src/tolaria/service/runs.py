@@ -35,8 +35,8 @@ class RunStore:
     """
 
     def __init__(self, folder: Path, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._runs = ensure_directory(folder / "runs")
-        self._requests = ensure_directory(folder / "requests")
+        self._runs = ensure_directory(folder.resolve() / "runs")
+        self._requests = ensure_directory(folder.resolve() / "requests")
         self._clock = clock
 
     def reserved(self, request_id: str, spec: leyline.RunSpec) -> str | None:

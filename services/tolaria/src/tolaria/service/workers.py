@@ -86,7 +86,6 @@ class WorkerLauncher:
                 handle = subprocess.Popen(
                     command,
                     env=environment,
-                    cwd=directory.path,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
