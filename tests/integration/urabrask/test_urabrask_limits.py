@@ -21,6 +21,8 @@ async def test_a_kernel_that_needs_too_much_memory_is_described_and_not_stored(t
         assert not answer.bsds.measurements
         assert answer.bsds.not_measured
         assert [update.change for update in await pair.changes(before)] == ["bsds_attached"]
+        again = await pair.assess(asking(channels=4096, expansion=8.0))
+        assert again.bsds.bsds_id == answer.bsds.bsds_id
         harmless = await pair.assess(asking(channels=8))
         assert harmless.kernel.weights_digest
         assert harmless.bsds.handling_class == leyline.HANDLING_CLASS_STANDARD

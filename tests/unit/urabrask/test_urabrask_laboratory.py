@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import pickle
 import pickletools
 import subprocess
@@ -14,7 +16,8 @@ import pytest_asyncio
 
 from esper_core import leyline
 from esper_core.blueprints import BlueprintParameterError, KernelSpec, SiteContract, load_catalogue
-from esper_core.errors import ResourceExhaustedError, TimeoutExceededError
+from esper_core.errors import ResourceExhaustedError, TimeoutExceededError, WorkerCrashedError
+from support.waiting import await_until
 from urabrask.assessment.observations import Observations
 from urabrask.assessment.verdict import judge_trial
 from urabrask.convert import init_seed
@@ -141,6 +144,32 @@ async def test_a_trial_that_needs_too_much_memory_is_stopped_and_the_next_one_wo
             await laboratory.make(HUGE, 1)
         assert (await tried(laboratory, SMALL)).shape_kept
         assert laboratory.children_replaced == 0
+    finally:
+        await laboratory.close()
+
+
+def kill_children() -> None:
+    for child in multiprocessing.active_children():
+        if child.name == "urabrask-trial-child":
+            child.kill()
+
+
+async def test_a_trial_whose_process_dies_gets_one_more_chance() -> None:
+    laboratory = Laboratory(ROOMY)
+    slow = KernelSpec("attention.v1", SiteContract("sequence", 256, length=2048), {"mask": "full"})
+    try:
+        weights = await laboratory.make(slow, 1)
+        for deaths, survives in ((1, True), (2, False)):
+            trial = asyncio.create_task(laboratory.benchmark(slow, weights.data, [8]))
+            for _ in range(deaths):
+                await await_until(lambda: laboratory.busy, 60.0, what="a trial that runs")
+                kill_children()
+                await await_until(lambda: not laboratory.busy, 60.0, what="the death being noticed")
+            if survives:
+                assert (await trial)[0].batch_size == 8
+            else:
+                with pytest.raises(WorkerCrashedError):
+                    await trial
     finally:
         await laboratory.close()
 

@@ -9,9 +9,8 @@ from typing import Final
 from esper_core import leyline
 from esper_core.blueprints import KernelSpec
 from esper_core.clocks import SYSTEM_CLOCK, Clock
-from esper_core.errors import EsperError, WorkerCrashedError
+from esper_core.errors import EsperError
 from urabrask.assessment.assessment import Assessment, assessment_of, assessment_of_stopped
-from urabrask.assessment.observations import Observations
 from urabrask.assessment.stopped import STOPPED, hazard_of
 from urabrask.convert import benchmark_message, init_seed, kernel_descriptor, quarantine_of
 from urabrask.laboratory import Laboratory, Weights
@@ -22,6 +21,8 @@ from urabrask.sheets import SheetOffice
 from urabrask.telling import Teller
 
 DEFAULT_BATCHES: Final = (1, 32, 128)
+STOPPED_FOR_S: Final = 60.0
+"""How long a kernel whose trial was stopped is refused without another trial, so that it cannot keep out the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Assessor:
         self._keys = KeyedLocks()
         # Two sheets of one blueprint that are signed at once would both continue the same one.
         self._chains = KeyedLocks()
+        self._refused: dict[str, tuple[float, Provided]] = {}
 
     async def try_out(self, spec: KernelSpec) -> leyline.Bsds:
         """Assess a kernel anew and return the signed sheet; nothing is stored or attached."""
@@ -115,8 +117,7 @@ class Assessor:
         """
         try:
             async with self._keys.hold(spec.digest):
-                kernel = await self._library.kernel(spec)
-                provided = await (self._provide_new(spec) if kernel is None else self._provide_known(spec, kernel))
+                provided = self._refused_lately(spec) or await self._provide(spec)
         except EsperError:
             self._teller.kernel("failed")
             raise
@@ -131,6 +132,19 @@ class Assessor:
         benchmark = benchmark_message(spec.blueprint_id, profiles, version, self._clock)
         self._teller.benchmarked(benchmark)
         return benchmark
+
+    async def _provide(self, spec: KernelSpec) -> Provided:
+        kernel = await self._library.kernel(spec)
+        provided = await (self._provide_new(spec) if kernel is None else self._provide_known(spec, kernel))
+        if isinstance(provided.refusal, STOPPED):
+            self._refused[spec.digest] = (self._clock.monotonic() + STOPPED_FOR_S, provided)
+        return provided
+
+    def _refused_lately(self, spec: KernelSpec) -> Provided | None:
+        now = self._clock.monotonic()
+        self._refused = {digest: entry for digest, entry in self._refused.items() if entry[0] > now}
+        known = self._refused.get(spec.digest)
+        return None if known is None else known[1]
 
     async def _provide_known(self, spec: KernelSpec, kernel: leyline.KernelDescriptor) -> Provided:
         sheet = await self._sheet_of(kernel.blueprint_id, kernel.weights_digest)
@@ -174,7 +188,7 @@ class Assessor:
     async def _examine(self, spec: KernelSpec, weights: Weights) -> _Examined:
         started = self._clock.monotonic()
         try:
-            seen = await self._observe(spec, weights)
+            seen = await self._laboratory.observe(spec, weights.data)
         except STOPPED as error:
             return await self._stopped(error)
         except EsperError as error:
@@ -182,13 +196,6 @@ class Assessor:
             raise
         self._teller.assessed((self._clock.monotonic() - started) * 1000)
         return _Examined(assessment_of(seen), None)
-
-    async def _observe(self, spec: KernelSpec, weights: Weights) -> Observations:
-        try:
-            return await self._laboratory.observe(spec, weights.data)
-        except WorkerCrashedError:
-            # A system short of memory kills processes too; only a kernel that kills twice is to blame.
-            return await self._laboratory.observe(spec, weights.data)
 
     async def _stopped(self, error: EsperError) -> _Examined:
         self._teller.trial_stopped(hazard_of(error).name)

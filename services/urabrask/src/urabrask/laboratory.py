@@ -60,6 +60,8 @@ class Laboratory:
             "urabrask-trial", max_concurrency=1, preload=calls.PRELOAD, loop=asyncio.get_running_loop()
         )
         self._turn = asyncio.Lock()
+        self.busy = False
+        """Whether a call runs in the child now."""
 
     @property
     def children_replaced(self) -> int:
@@ -98,23 +100,32 @@ class Laboratory:
         await self._worker.aclose()
 
     async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
-        # The clock of a trial starts when a child is free and warm, so that neither a queue nor an import fails it.
         async with self._turn:
-            await self._ready()
-            job = self._worker.submit_blocking(
+            try:
+                return await self._attempt(function, *arguments)
+            except WorkerCrashedError:
+                # A system short of memory kills processes too; only who kills twice is to blame.
+                return await self._attempt(function, *arguments)
+
+    async def _attempt(self, function: Callable[..., T], *arguments: Any) -> T:
+        # The clock starts when a child is free and warm, so that neither a queue nor an import fails a trial.
+        await self._ready()
+        self.busy = True
+        try:
+            return await self._worker.submit_blocking(
                 function,
                 *arguments,
                 self._limits.memory_mib,
                 timeout_s=self._limits.timeout_s,
                 name=f"The trial ({function.__name__})",
             )
-            try:
-                return await job
-            except EsperError:
-                raise
-            except Exception as error:
-                # The code on trial may raise whatever it likes; here it becomes one of our errors.
-                raise InternalError(f"The trial ended by an error of its own: {error!r:.300}") from error
+        except EsperError:
+            raise
+        except Exception as error:
+            # The code on trial may raise whatever it likes; here it becomes one of our errors.
+            raise InternalError(f"The trial ended by an error of its own: {error!r:.300}") from error
+        finally:
+            self.busy = False
 
     async def _ready(self) -> str:
         try:
