@@ -27,7 +27,7 @@ test = task.data(seed=0).test
 model = load_exported(sys.argv[1])
 with torch.no_grad():
     outputs = model(test.inputs)
-print(json.dumps(float(task.metric(outputs, test.targets).mean())))
+print(json.dumps(float(task.metric(outputs, test.targets).double().mean())))
 """
 
 

@@ -51,5 +51,9 @@ def _tell(error: EsperError, *, as_json: bool) -> int:
         document = {"error": {"code": error.code, "message": error.message, "details": error.details}}
         sys.stdout.write(json.dumps(document) + "\n")
     else:
-        ERR.print(f"[bold red]error[/] {error.message} ({error.code})", markup=True)
+        ERR.print("[bold red]error[/]", end=" ")
+        ERR.print(f"{error.message} ({error.code})", markup=False)
+        for name in ("field", "allowed"):
+            if error.details.get(name):
+                ERR.print(f"  {name}: {error.details[name]}", markup=False)
     return to_exit_code(error)
