@@ -11,9 +11,23 @@ import torch
 
 from esper_core import leyline
 from esper_core.clocks import to_timestamp
-from support.tolaria_runs import SmallRun, attach, detach, directive, prepare_kernel, set_blend, set_stage, small_run
+from esper_core.errors import NotFoundError
+from support.tolaria_runs import (
+    SmallRun,
+    attach,
+    detach,
+    directive,
+    letter_spec,
+    open_letter,
+    prepare_kernel,
+    set_blend,
+    set_stage,
+    small_run,
+)
 from tolaria.growth.executor import DirectiveExecutor
+from tolaria.state.checkpoints import CheckpointStore
 from tolaria.training.step import training_step
+from tolaria.worker.start import begin
 
 SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
 
@@ -154,3 +168,43 @@ def test_a_counterfactual_is_made_in_shadowing_and_paid_for(run: SmallRun, execu
     assert probed and probed[0].contribution.examples == 1024
     spent = session.counters.flops - before - 10 * session.cost.step
     assert spent == 2 * 1024 * session.cost.inference_per_example * len(probed)
+
+
+def test_a_seed_in_shadow_learns_while_the_host_s_gradients_stay_untouched(
+    run: SmallRun, executor: DirectiveExecutor
+) -> None:
+    session = run.session
+    train(run, 3)
+    prepare_kernel(session, run.links, SEED)
+    executor.apply(attach(session, SEED))
+    plain = session.cost.step
+    shadow = leyline.SetStage(stage=leyline.SEED_STAGE_TRAINING, isolation=leyline.ISOLATION_MODE_SHADOW)
+    assert executor.apply(directive(session, SEED, leyline.DIRECTIVE_KIND_SET_STAGE, set_stage=shadow)).applied
+    assert session.shadowed == (SEED,) and session.cost.step > plain
+    seed = [parameter.detach().clone() for parameter in session.host.graft(SEED).seed.parameters()]
+    host = [found.tensor.detach().clone() for found in session.host.named_parameters() if found.seed_id is None]
+    train(run, 3)
+    learned = session.host.graft(SEED).seed.parameters()
+    assert any(not torch.equal(before, after) for before, after in zip(seed, learned, strict=True))
+    now = [found.tensor for found in session.host.named_parameters() if found.seed_id is None]
+    assert any(not torch.equal(before, after) for before, after in zip(host, now, strict=True))
+
+
+def test_a_run_begins_from_the_grown_model_of_another(
+    run: SmallRun, executor: DirectiveExecutor, tmp_path: Path
+) -> None:
+    session = run.session
+    prepare_kernel(session, run.links, SEED)
+    executor.apply(attach(session, SEED))
+    for stage in (leyline.SEED_STAGE_TRAINING, leyline.SEED_STAGE_SHADOWING, leyline.SEED_STAGE_FOSSILIZED):
+        executor.apply(set_stage(session, SEED, stage))
+        train(run, 2)
+    run.parts.keeper.checkpoint("final")
+    (record,) = run.store.records()
+    other = open_letter(letter_spec(start_from=str(record.path)))
+    begun = begin(other, CheckpointStore(tmp_path / "none", 2))
+    assert not begun.resumed and other.counters.step == 0
+    assert other.host.parameter_count() == session.host.parameter_count()
+    training_step(other, 4.0)
+    with pytest.raises(NotFoundError):
+        begin(open_letter(letter_spec(start_from=str(tmp_path / "away"))), CheckpointStore(tmp_path / "none", 2))

@@ -29,7 +29,7 @@ class WorkerSettings(PeerSettings):
     probe_examples: int = Field(default=1024, ge=32, description="Held-out examples in a counterfactual probe.")
 
     snapshot_interval_steps: int = Field(
-        default=50, ge=1, description="Steps between two in-memory snapshots for the fast rollback."
+        default=200, ge=1, description="Steps between two in-memory snapshots for the fast rollback."
     )
     snapshot_ring_size: int = Field(default=3, ge=1, le=16, description="In-memory snapshots that are kept.")
     rollback_limit: int = Field(default=3, ge=0, description="Automatic rollbacks after which the run halts.")
@@ -73,7 +73,7 @@ class WorkerSettings(PeerSettings):
         return tuple(name.strip() for name in self.task_allowlist.split(",") if name.strip())
 
 
-class TolariaSettings(ServiceSettings, WorkerSettings):  # type: ignore[misc]  # the service needs what a worker may lack
+class TolariaSettings(ServiceSettings, WorkerSettings):
     """How the service keeps runs; whatever a worker takes is known here too and reaches it by the environment."""
 
     model_config = SettingsConfigDict(env_prefix="TOLARIA_")

@@ -14,7 +14,7 @@ from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.reporting.layers import layer_records, topology_digest
 from tolaria.reporting.records import StepRecord
-from tolaria.reporting.seeds import seed_states
+from tolaria.reporting.seeds import seed_states, settled_states
 from tolaria.state.checkpoints import CheckpointRecord
 from tolaria.training.orders import RollbackDone
 from tolaria.training.session import Session
@@ -62,6 +62,7 @@ class Reporter:
         self._digest = ""
         self.layers_wanted = False
         self.apply_ms: float | None = None
+        self.hook_ms: float | None = None
 
     @property
     def state(self) -> int:
@@ -112,7 +113,7 @@ class Reporter:
             parameters=session.host.parameter_count(),
             generation=session.host.generation,
         )
-        self._board.set_seeds({state.seed_id: state for state in seed_states(session)})
+        self._board.set_seeds({state.seed_id: state for state in settled_states(session)})
 
     def validated(self, scores: Scores) -> None:
         """Tell about a validation pass; the next record carries it."""
@@ -200,6 +201,7 @@ class Reporter:
             "grad_norm_ewma": statistics.gradient_norm_ewma,
             "grad_var": statistics.gradient_variance,
             "kasmina_apply_ms": self.apply_ms,
+            "hook_latency_ms": self.hook_ms,
             "epochs_total": session.epoch,
         }
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from esper_core import leyline
 from tolaria.growth.book import SeedEntry
 from tolaria.training.optimizer import HOST_GROUP, group_name
 from tolaria.training.session import Session
+
+_AFTER_CULL: Final = frozenset({leyline.SEED_STAGE_EMBARGOED, leyline.SEED_STAGE_RESETTING, leyline.SEED_STAGE_DORMANT})
 
 
 def seed_states(session: Session) -> tuple[leyline.SeedState, ...]:
@@ -13,6 +17,15 @@ def seed_states(session: Session) -> tuple[leyline.SeedState, ...]:
     alphas = {record.seed_id: record.alpha for record in session.host.seeds()}
     rates = {group_name(group): float(group["lr"]) for group in session.optimizer.param_groups}
     return tuple(_state(session, entry, alphas, rates) for entry in session.book)
+
+
+def settled_states(session: Session) -> tuple[leyline.SeedState, ...]:
+    """Return every seed as a person wants to see it: what was removed counts as CULLED, however far its reset is."""
+    states = seed_states(session)
+    for state in states:
+        if state.stage in _AFTER_CULL:
+            state.stage = leyline.SEED_STAGE_CULLED
+    return states
 
 
 def attached_states(session: Session) -> tuple[leyline.SeedState, ...]:

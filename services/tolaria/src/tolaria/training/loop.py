@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from esper_core.logs import get_logger
@@ -119,8 +120,10 @@ class TrainingLoop:
             self._recover(result.problem)
             return
         self._measure()
+        began = time.perf_counter()
         self._parts.pulse.beat()
         self._parts.reporter.stepped(result)
+        self._parts.reporter.hook_ms = (time.perf_counter() - began) * 1000
         self._parts.keeper.keep()
 
     def _recover(self, problem: str) -> None:

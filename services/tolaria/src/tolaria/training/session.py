@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from esper_runtime import stages
 from esper_runtime.host import Host
+from esper_runtime.topology import GraftRecord
 from esper_tasks import Batch, EpochSampler, Task, TaskData
 from tolaria.growth.book import SeedBook
 from tolaria.training.budget import Spent
@@ -58,6 +60,7 @@ class Session:
     counters: Counters = field(default_factory=Counters)
     book: SeedBook = field(default_factory=SeedBook)
     _cost: StepCost | None = None
+    _shadowed: tuple[str, ...] | None = None
 
     @property
     def epoch(self) -> int:
@@ -78,12 +81,20 @@ class Session:
     def cost(self) -> StepCost:
         """What the next step costs on the present topology."""
         if self._cost is None:
-            self._cost = self.meter.cost(topology_key(self.host), self.host.model)
+            self._cost = self._measured()
         return self._cost
+
+    @property
+    def shadowed(self) -> tuple[str, ...]:
+        """Seeds that learn on a pass of their own, at full strength beside an untouched host."""
+        if self._shadowed is None:
+            self._shadowed = tuple(seed.seed_id for seed in self.host.seeds() if _in_shadow(seed))
+        return self._shadowed
 
     def topology_changed(self) -> None:
         """Forget what depends on the topology or on a seed's stage."""
         self._cost = None
+        self._shadowed = None
 
     @property
     def fraction(self) -> float:
@@ -114,8 +125,21 @@ class Session:
             return batch
         return Batch(batch.inputs.to(self.device), batch.targets.to(self.device))
 
+    def _measured(self) -> StepCost:
+        key = topology_key(self.host)
+        cost = self.meter.cost(key, self.host.model)
+        for seed_id in self.shadowed:
+            with self.host.shadow(seed_id):
+                extra = self.meter.cost(f"{key};shadow of {seed_id}", self.host.model)
+            cost = replace(cost, step=cost.step + extra.step)
+        return cost
+
     def _epoch_part(self, steps: int) -> float:
         return (steps % self.sampler.batches_per_epoch) / self.sampler.batches_per_epoch
+
+
+def _in_shadow(seed: GraftRecord) -> bool:
+    return seed.stage == stages.TRAINING and seed.isolation == stages.SHADOW
 
 
 def topology_key(host: Host) -> str:

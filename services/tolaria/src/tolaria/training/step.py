@@ -69,7 +69,16 @@ def _forward_backward(session: Session, batch: Batch) -> float:
     session.optimizer.zero_grad(set_to_none=True)
     loss: Tensor = mean_loss(session.task, session.host.model(batch.inputs), batch.targets)
     loss.backward()  # type: ignore[no-untyped-call]
+    for seed_id in session.shadowed:
+        _shadow_backward(session, batch, seed_id)
     return float(loss.detach())
+
+
+def _shadow_backward(session: Session, batch: Batch, seed_id: str) -> None:
+    """Give a seed in shadow its gradient; nothing else gets any from this pass."""
+    with session.host.shadow(seed_id):
+        loss: Tensor = mean_loss(session.task, session.host.model(batch.inputs), batch.targets)
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _norm(session: Session) -> float:
