@@ -345,6 +345,37 @@ def test_a_detach_that_leaves_something_behind_is_followed_by_resets_and_fails_g
     assert run.stage(SEED) == DORMANT
 
 
+def test_a_detach_that_fails_is_tried_again_at_every_epoch_until_it_succeeds() -> None:
+    run = grown(TRAINING)
+    run.refuse = {leyline.DIRECTIVE_KIND_DETACH: "ESP-1000"}
+    decide(run, leyline.SEED_OPERATION_CULL)
+    assert run.stage(SEED) == CULLED and run.held
+    assert not run.command(germinate(2, run.generation, blueprint_id="norm.v1")).outcome.accepted
+    run.refuse = {}
+    run.train(50)
+    assert run.stage(SEED) >= EMBARGOED and not run.held
+
+
+def test_a_seed_that_the_runtime_does_not_know_counts_as_removed() -> None:
+    run = grown(TRAINING)
+    run.refuse = {leyline.DIRECTIVE_KIND_DETACH: "ESP-1006"}
+    decide(run, leyline.SEED_OPERATION_CULL)
+    assert run.stage(SEED) == EMBARGOED
+
+
+def test_a_move_that_the_runtime_cannot_make_culls_but_a_failed_keep_leaves_the_seed() -> None:
+    run = grown(TRAINING)
+    run.refuse = {leyline.DIRECTIVE_KIND_SET_STAGE: "ESP-1000"}
+    run.train(40)
+    assert run.stage(SEED) == EMBARGOED
+    run = grown(PROBATIONARY)
+    run.refuse = {leyline.DIRECTIVE_KIND_SET_STAGE: "ESP-1000"}
+    decide(run, leyline.SEED_OPERATION_FOSSILIZE)
+    run.train(50)
+    assert run.stage(SEED) == PROBATIONARY
+    assert "FOSSILIZED failed" in run.of(f.MoveAbandoned)[0].why
+
+
 def test_the_end_of_a_run_culls_what_was_not_settled() -> None:
     run = grown(BLENDING)
     run.take(run.executor.ended("completed", False))
