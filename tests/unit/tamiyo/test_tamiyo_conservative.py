@@ -65,12 +65,12 @@ def test_only_an_operator_ends_what_an_operator_began(tmp_path: Path) -> None:
     runs = RunTable()
     memory = runs.open(RUN)
     operator = OperatorMode(tmp_path / "operator.json", runs)
-    operator.switch(True, "maintenance", RUN, 0.0)
+    operator.switch(True, "maintenance", RUN)
     assert walked(memory.mode, 1000, now_s=1000.0).on
     restarted = RunTable()
-    OperatorMode(tmp_path / "operator.json", restarted).obey(restarted.open(RUN), 0.0)
+    OperatorMode(tmp_path / "operator.json", restarted)
     assert restarted.open(RUN).mode.by_operator
-    operator.switch(False, "done", RUN, 0.0)
+    operator.switch(False, "done", RUN)
     assert not memory.mode.on
     assert json.loads((tmp_path / "operator.json").read_text()) == {}
 
@@ -79,11 +79,11 @@ def test_an_order_for_all_runs_stands_above_the_release_of_one(tmp_path: Path) -
     runs = RunTable()
     memory = runs.open(RUN)
     operator = OperatorMode(tmp_path / "operator.json", runs)
-    operator.switch(True, "maintenance", "", 0.0)
-    operator.switch(False, "this one is fine", RUN, 0.0)
+    operator.switch(True, "maintenance", "")
+    operator.switch(False, "this one is fine", RUN)
     assert memory.mode.on
 
 
 def test_an_order_needs_a_reason(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="reason"):
-        OperatorMode(tmp_path / "operator.json", RunTable()).switch(True, " ", "", 0.0)
+        OperatorMode(tmp_path / "operator.json", RunTable()).switch(True, " ", "")

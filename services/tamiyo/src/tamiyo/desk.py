@@ -100,15 +100,12 @@ class Desk:
 
     async def answer(self, packet: leyline.SystemStatePacket) -> leyline.Decision:
         """Judge a packet, open and close windows, and return the decision."""
-        known = self._runs.get(packet.training_run_id)
-        if known is not None:
-            self._operator.obey(known, self._clock.monotonic())
         outcome = await self._advisor.answer(packet)
         now_s = self._clock.monotonic()
-        if outcome.command is not None and outcome.memory is not None:
-            self._book.open(DecisionRecord(outcome.decision, outcome.inputs), outcome.memory, now_s)
         if outcome.seen is not None:
             self._publisher.take(self._book.observe(outcome.seen, now_s))
+        if outcome.command is not None and outcome.memory is not None:
+            self._book.open(DecisionRecord(outcome.decision, outcome.inputs), outcome.memory, now_s)
         if outcome.memory is not None and outcome.inputs.HasField("context"):
             self._foresight.plan_came(outcome.memory)
         self._tell()
@@ -163,7 +160,7 @@ class Desk:
 
     def set_conservative(self, enabled: bool, reason: str, run_id: str) -> bool:
         """Switch conservative mode by an operator's order and return how it stands."""
-        self._operator.switch(enabled, reason, run_id, self._clock.monotonic())
+        self._operator.switch(enabled, reason, run_id)
         self._tell()
         return self._operator.enabled(run_id)
 

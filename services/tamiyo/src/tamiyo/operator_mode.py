@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from esper_core.clocks import SYSTEM_CLOCK, Clock
 from esper_core.errors import ConfigurationError, ValidationError
 from esper_core.files import atomic_write_json, read_json
 from tamiyo.memory import RunMemory
@@ -26,12 +27,14 @@ class OperatorMode:
         If the file holds something else.
     """
 
-    def __init__(self, path: Path, runs: RunTable) -> None:
+    def __init__(self, path: Path, runs: RunTable, clock: Clock = SYSTEM_CLOCK) -> None:
         self._path = path
         self._runs = runs
+        self._clock = clock
         self._orders: dict[str, str] = _read(path)
+        runs.on_open(self._obey)
 
-    def switch(self, enabled: bool, reason: str, run_id: str, now_s: float) -> None:
+    def switch(self, enabled: bool, reason: str, run_id: str) -> None:
         """Switch the mode on or off, for one run or for all; switching off for all ends the single orders too.
 
         Raises
@@ -50,14 +53,13 @@ class OperatorMode:
         atomic_write_json(self._path, self._orders)
         for memory in self._runs:
             if not run_id or memory.run_id == run_id:
-                memory.mode = memory.mode.entered(reason, now_s, by_operator=True) if enabled else memory.mode.left()
-                self.obey(memory, now_s)
+                memory.mode = memory.mode.left()
+                self._obey(memory)
 
-    def obey(self, memory: RunMemory, now_s: float) -> None:
-        """Apply the orders to a run that does not follow them yet."""
+    def _obey(self, memory: RunMemory) -> None:
         reason = self._orders.get(memory.run_id) or self._orders.get("")
         if reason and not memory.mode.by_operator:
-            memory.mode = memory.mode.entered(reason, now_s, by_operator=True)
+            memory.mode = memory.mode.entered(reason, self._clock.monotonic(), by_operator=True)
 
     def enabled(self, run_id: str) -> bool:
         """Tell whether an order stands for a run, or for all with the empty id."""

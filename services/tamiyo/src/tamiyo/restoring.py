@@ -50,10 +50,10 @@ def restore(
             continue
         memory = runs.open(seen.run_id)
         memory.take(seen, decided_s)
+        due += book.observe(seen, decided_s)
         if record.command is not None:
             memory.note(_action_of(record.command), record.command.command_id, decided_s, seen.step, memory.fraction)
             book.open(record, memory, decided_s)
-        due += book.observe(seen, decided_s)
     for memory in runs:
         memory.seen_at_s = now_s
     return due

@@ -45,7 +45,8 @@ class ReportBook:
         if command is None or command.command_id in self._reported or command.command_id in self._windows:
             return
         self._note_follow_up(command)
-        self._windows[command.command_id] = Window(_opening(record, command, memory, at_s))
+        seed = memory.seeds.get(command.target_seed_id)
+        self._windows[command.command_id] = Window(_opening(record, command, memory, at_s), seed=seed)
 
     def observe(self, seen: Observation, now_s: float) -> list[leyline.FieldReport]:
         """Take a packet and return the reports of the windows that it closes."""

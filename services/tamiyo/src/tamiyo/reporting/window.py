@@ -82,10 +82,11 @@ class Window:
 
     @property
     def kept(self) -> bool:
-        """Whether the seed is part of the host, or was ordered to be when the run ended."""
+        """Whether the seed is part of the host, or was ordered to be and never seen to go."""
         if self.seed is None or self.gone:
             return False
-        return self.seed.stage in KEPT or any(one.startswith("FOSSILIZE") for one in self.follow_ups)
+        ordered = self.opening.operation == leyline.SEED_OPERATION_FOSSILIZE
+        return ordered or self.seed.stage in KEPT or any(one.startswith("FOSSILIZE") for one in self.follow_ups)
 
     @property
     def settled(self) -> bool:
