@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,8 +129,9 @@ class RunClient:
                 return False
             return holds(last)
 
+        predicate: Callable[[], bool | Awaitable[bool]] = look
         try:
-            await await_until(look, deadline_s, what=f"the wanted status of run {run_id}", poll_s=0.05)
+            await await_until(predicate, deadline_s, what=f"the wanted status of run {run_id}", poll_s=0.05)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{last}") from error
         return last

@@ -26,5 +26,11 @@ class Bells:
         except TimeoutError:
             return False
         finally:
-            self._waiting.get(run_id, set()).discard(event)
+            self._forget(run_id, event)
         return True
+
+    def _forget(self, run_id: str, event: asyncio.Event) -> None:
+        waiting = self._waiting.get(run_id, set())
+        waiting.discard(event)
+        if not waiting:
+            self._waiting.pop(run_id, None)

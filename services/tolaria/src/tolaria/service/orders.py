@@ -97,9 +97,12 @@ class OrderDesk:
             async with asyncio.timeout(timeout_s):
                 answer = await asyncio.shield(standing.answer)
         except TimeoutError as error:
-            self._withdraw(run_id, order.order_id)
-            standing.answer.cancel()
             raise _too_late(run_id, standing, timeout_s) from error
+        finally:
+            # Also when the caller gives up: nobody expects an order to be obeyed that he was told has failed.
+            if not standing.answer.done():
+                self._withdraw(run_id, order.order_id)
+                standing.answer.cancel()
         if isinstance(answer, RunOverError):
             raise answer
         # A rollback that found nothing to go back to was carried out all the same; its report says so.
