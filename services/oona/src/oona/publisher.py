@@ -96,12 +96,18 @@ class Publisher:
             self._teller.rejected(envelope, error)
             await self._bury(envelope, error)
             return error
-        stream = stream_of(envelope.message_type, envelope.priority)
+        return self._held_back(envelope)
+
+    def _held_back(self, envelope: leyline.BusEnvelope) -> EsperError | None:
+        stream, now = stream_of(envelope.message_type, envelope.priority), self._clock.monotonic()
         try:
-            self._admission.require_admitted(stream, envelope.priority, envelope.source, self._clock.monotonic())
+            self._admission.require_admitted(stream, envelope.priority, envelope.source, now)
         except EsperError as error:
             self._teller.held_back(envelope, error)
             return error
+        finally:
+            if envelope.priority == leyline.MESSAGE_PRIORITY_HIGH:
+                self._teller.tokens(envelope.source, self._admission.buckets.left(envelope.source, now))
         return None
 
     async def _bury(self, envelope: leyline.BusEnvelope, why: EsperError) -> None:

@@ -55,6 +55,10 @@ class Teller:
             priority = leyline.MessagePriority.Name(envelope.priority).removeprefix("MESSAGE_PRIORITY_")
             self.instruments.count("oona.emergency.messages_total", source=envelope.source, priority=priority)
 
+    def tokens(self, source: str, left: float) -> None:
+        """Show how many HIGH messages a source may send at once."""
+        self.instruments.gauge("oona.emergency.tokens", left, source=source)
+
     def held_back(self, envelope: leyline.BusEnvelope, error: EsperError) -> None:
         """Count a message that admission, Redis or the journal did not let in."""
         reason = error.details.get("reason", "unavailable")

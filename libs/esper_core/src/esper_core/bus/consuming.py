@@ -188,7 +188,7 @@ class Consumer:
                 message_id=received.message_id,
                 attempt=received.attempt,
                 permanent=permanent,
-                exc_info=None if isinstance(error, EsperError) else error,
+                exc_info=error if received.attempt == 1 and not isinstance(error, EsperError) else None,
                 reason=str(error),
             )
             return Outcome(f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS], permanent)
