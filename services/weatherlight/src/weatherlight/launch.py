@@ -58,7 +58,7 @@ def _valkey_command(record: StackRecord, paths: StackPaths) -> list[str]:
         "port": port,
         "dir": str(paths.data(STORE)),
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "always",
         "save": "",
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
