@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import sys
 
 from esper_tasks import TaskData
 from esper_tasks.letter import LetterTask
@@ -15,8 +15,8 @@ class DyingTask(LetterTask):
     name = "dying"
 
     def data(self, seed: int) -> TaskData:
-        """Return the data, unless this is a worker: those stand in the folder of their run."""
-        if Path("spec.json").exists():
+        """Return the data, unless this is a worker."""
+        if "tolaria.worker" in sys.orig_argv:
             os._exit(9)
         return super().data(seed)
 

@@ -23,10 +23,13 @@ from support.tolaria_service import spec
 from support.waiting import await_until
 from tolaria.rundir import RunDirectory
 from tolaria.service.bells import Bells
+from tolaria.service.chore_process import Chores
+from tolaria.service.completion import Completion
 from tolaria.service.emergencies import Emergencies, Emergency
 from tolaria.service.orders import OrderDesk
 from tolaria.service.roster import Roster
 from tolaria.service.runs import RunStore
+from tolaria.service.steering import Steering
 from tolaria.service.supervision import Limits, Supervisor
 from tolaria.service.tally import RunTally
 from tolaria.service.workers import WorkerProcess
@@ -204,6 +207,27 @@ async def test_a_run_that_waits_is_halted_at_once(make: Callable[..., Room]) -> 
     assert await room.supervisor.drop(run_id, "Not wanted.")
     assert not room.roster.busy(run_id)
     assert room.store.status(run_id).reason == "Not wanted."
+
+
+async def test_a_damaged_run_is_told_and_keeps_nobody_waiting(make: Callable[..., Room]) -> None:
+    room = make()
+    damaged, sound = room.submit(), room.submit()
+    (room.store.directory(damaged).path / "spec.json").write_text("{}")
+    new = make()
+    new.supervisor.recover()
+    assert new.roster.concerned == [sound]
+    steering = Steering(
+        new.store,
+        new.roster,
+        new.supervisor,
+        new.desk,
+        Completion(Chores(1.0), ()),
+        order_timeout_s=1.0,
+        halt_timeout_s=1.0,
+    )
+    states = {status.training_run_id: status for status in await steering.list(10)}
+    assert states[sound].state == leyline.RUN_STATE_PENDING
+    assert (states[damaged].state, states[damaged].error_code) == (leyline.RUN_STATE_FAILED, "ESP-1009")
 
 
 def emergency(level: leyline.EmergencyLevel.ValueType) -> Emergency:

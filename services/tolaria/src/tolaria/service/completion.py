@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from esper_core import leyline
+from esper_core.errors import UnavailableError
 from tolaria.rundir import to_json
 from tolaria.service.chore_process import Chores
 
@@ -63,13 +64,20 @@ class Completion:
         ------
         EsperError
             What keeps the task from being opened like this.
+        UnavailableError
+            If the service stops meanwhile.
         """
         shape = _shape(spec)
         opening = self._opened.get(shape)
         if opening is None:
             opening = self._opened[shape] = asyncio.create_task(self._open(spec), name=f"check {spec.task}")
             opening.add_done_callback(lambda task: self._forget(spec, shape, task))
-        return with_defaults(spec, await asyncio.shield(opening))
+        try:
+            return with_defaults(spec, await asyncio.shield(opening))
+        except asyncio.CancelledError:
+            if not opening.cancelled():
+                raise
+            raise UnavailableError("Tolaria stops. Submit again with the same request_id when it is back.") from None
 
     async def close(self) -> None:
         """End the checks that still run."""

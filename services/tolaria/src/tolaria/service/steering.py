@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from esper_core import leyline
 from esper_core.clocks import SYSTEM_CLOCK, Clock, Deadline
-from esper_core.errors import StateConflictError
+from esper_core.errors import IntegrityError, StateConflictError, StorageError
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2
 from tolaria.service.completion import Completion
 from tolaria.service.orders import OrderDesk, RunOverError, new_order
@@ -94,8 +94,8 @@ class Steering:
         return status
 
     async def list(self, limit: int) -> list[leyline.RunStatus]:
-        """Return the newest runs, newest first."""
-        return [await self.status(run_id) for run_id in self._store.ids()[:limit]]
+        """Return the newest runs, newest first; one whose files are damaged is told as FAILED, with the reason."""
+        return [await self._listed(run_id) for run_id in self._store.ids()[:limit]]
 
     async def pause(self, run_id: str, reason: str) -> leyline.RunStatus:
         """Have a run wait at its next fence.
@@ -160,6 +160,17 @@ class Steering:
         await self._require_worker(run_id, "rolled back")
         order = new_order(leyline.ORDER_KIND_ROLLBACK, "Rollback by order.", to_step=to_step, full=full)
         return (await self._desk.obeyed(run_id, order, self._order_timeout_s)).rollback
+
+    async def _listed(self, run_id: str) -> leyline.RunStatus:
+        try:
+            return await self.status(run_id)
+        except (IntegrityError, StorageError) as error:
+            return leyline.RunStatus(
+                training_run_id=run_id,
+                state=leyline.RUN_STATE_FAILED,
+                reason=error.message,
+                error_code=error.code,
+            )
 
     async def _require_worker(self, run_id: str, done: str) -> None:
         status = await self.status(run_id)

@@ -44,6 +44,7 @@ class Wiring:
     roster: Roster
     supervisor: Supervisor
     emergencies: Emergencies
+    completion: Completion
     tally: RunTally
     lock: FileLock
 
@@ -67,7 +68,6 @@ class Wiring:
         emergencies = Emergencies(store, roster, supervisor, desk, tally, settings.order_timeout_s)
         chores = Chores(settings.chore_timeout_s)
         completion = Completion(chores, settings.allowed_tasks)
-        host.on_shutdown(completion.close)
         steering = Steering(
             store,
             roster,
@@ -98,7 +98,7 @@ class Wiring:
             WORKER_LINK,
             service_only_methods=("Attach",),
         )
-        return cls(host, store, roster, supervisor, emergencies, tally, lock)
+        return cls(host, store, roster, supervisor, emergencies, completion, tally, lock)
 
     async def serve(self) -> None:
         """Take up the runs that are there and serve until stopped."""
@@ -116,6 +116,7 @@ class Wiring:
     async def _halt_at_the_end(self) -> None:
         """Begin while the lines to the workers are still open: the drain leaves them so for the time of the halt."""
         await self.host.draining.wait()
+        await self.completion.close()
         await self.supervisor.stop()
 
     async def _count(self) -> None:
