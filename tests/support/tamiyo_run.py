@@ -46,7 +46,7 @@ class FakeRun:
 
     def packet(self, step: int, *, context: bool = False, **changes: Any) -> leyline.SystemStatePacket:
         """Return the packet of a step; keyword arguments are fields of the packet or of its metrics."""
-        metrics = {"loss": 1.0, "loss_ewma": 1.0}
+        metrics: dict[str, Any] = {"loss": 1.0, "loss_ewma": 1.0}
         names = leyline.TrainingMetrics.DESCRIPTOR.fields_by_name
         metrics |= {name: changes.pop(name) for name in list(changes) if name in names}
         fields: dict[str, Any] = {

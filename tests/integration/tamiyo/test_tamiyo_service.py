@@ -87,7 +87,7 @@ async def grown(stub: tamiyo_pb2_grpc.ControllerAsyncStub, run: FakeRun) -> leyl
 
 async def explained(stub: tamiyo_pb2_grpc.ControllerAsyncStub, **by: str) -> list[tamiyo_pb2.ExplainedDecision]:
     """Ask why."""
-    answer = await stub.Explain(tamiyo_pb2.ExplainRequest(**by))  # type: ignore[arg-type]
+    answer = await stub.Explain(tamiyo_pb2.ExplainRequest(**by))
     return list(answer.decisions)
 
 

@@ -36,12 +36,12 @@ def report() -> leyline.FieldReport:
 async def test_a_report_published_twice_is_stored_once() -> None:
     keyring, got = Keyring.generate(), []
     broker = InMemoryBroker(keyring)
-    place, one = BusPlace(InMemoryBus(broker, "tamiyo")), report()
+    place, one = BusPlace(InMemoryBus("tamiyo", keyring, broker=broker)), report()
 
     async def handle(received: Received) -> None:
         got.append(received.message.report_id)
 
-    reader = InMemoryBus(broker, "simic")
+    reader = InMemoryBus("simic", keyring, broker=broker)
     reading = asyncio.create_task(
         reader.consume([leyline.BUS_MESSAGE_TYPE_FIELD_REPORT], group="simic", handler=handle)
     )

@@ -123,6 +123,14 @@ def test_an_evaluation_over_budget_is_a_failure_an_event_and_counts_for_the_brea
     assert not memory.sent
 
 
+@pytest.mark.req("TAM-16")
+def test_one_slow_evaluation_does_not_turn_a_run_conservative() -> None:
+    bench, run = Bench(clock=StepClock(cost_s=0.002)), FakeRun()
+    bench.controller.decide(run.packet(80, context=True))
+    bench.clock.cost_s = 0.0
+    assert bench.controller.decide(run.packet(81)).decision.WhichOneof("outcome") == "command"
+
+
 @pytest.mark.req("TAM-16", "TAM-22")
 def test_evaluating_recovers_by_itself() -> None:
     bench, run = Bench(clock=StepClock(cost_s=0.002)), FakeRun()
@@ -130,7 +138,8 @@ def test_evaluating_recovers_by_itself() -> None:
         bench.controller.decide(run.packet(80 + number, context=True))
     bench.clock.cost_s = 0.0
     bench.clock.advance(5.0)
-    assert bench.controller.decide(run.packet(90)).decision.no_action.reason == "risk_hold"
+    held = bench.controller.decide(run.packet(90)).decision.no_action
+    assert (held.reason, held.metadata.risk.reason) == ("risk_hold", leyline.RISK_REASON_CONSERVATIVE_MODE)
     bench.clock.advance(30.0)
     bench.catalogue.contact()
     decisions = [bench.controller.decide(run.packet(100 + number)).decision for number in range(12)]

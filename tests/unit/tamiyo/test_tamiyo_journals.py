@@ -61,7 +61,8 @@ async def committing(path: Path) -> AsyncIterator[GroupCommit]:
 
 @pytest.mark.req("TAM-8")
 def test_a_damaged_record_costs_itself_only(tmp_path: Path) -> None:
-    path, records, told = tmp_path / "decisions.journal", [decided(), decided(), decided()], []
+    path, records = tmp_path / "decisions.journal", [decided(), decided(), decided()]
+    told: list[str] = []
     with JournalWriter(path) as writer:
         places = [writer.append(encode(record)) for record in records]
     data = bytearray(path.read_bytes())
@@ -75,7 +76,8 @@ def test_a_damaged_record_costs_itself_only(tmp_path: Path) -> None:
 
 @pytest.mark.req("TAM-8")
 def test_a_record_that_breaks_the_contract_is_skipped_and_told(tmp_path: Path) -> None:
-    path, told = tmp_path / "decisions.journal", []
+    path = tmp_path / "decisions.journal"
+    told: list[str] = []
     good, bad = decided(), decided()
     bad.decision.version = 7
     with JournalWriter(path) as writer:
@@ -91,7 +93,8 @@ def test_a_record_that_breaks_the_contract_is_skipped_and_told(tmp_path: Path) -
 
 @pytest.mark.req("TAM-9")
 def test_a_report_without_issued_at_is_refused_even_leniently(tmp_path: Path) -> None:
-    path, told, bench = tmp_path / "reports.journal", [], Bench()
+    path, bench = tmp_path / "reports.journal", Bench()
+    told: list[str] = []
     timeless, good = report(bench), report(bench)
     timeless.ClearField("issued_at")
     with JournalWriter(path) as writer:

@@ -12,6 +12,7 @@ from esper_core.errors import NotFoundError
 from support.tamiyo_parts import RUN, cards, memory_of, plan, seed, seen, validation
 from tamiyo.actions import Action
 from tamiyo.catalogue import BlueprintSnapshot
+from tamiyo.evaluation import ramp_steps
 from tamiyo.memory import RunMemory
 from tamiyo.observation import Observation, SiteView
 from tamiyo.policies import POLICIES, GrowthRules, policy_named
@@ -147,7 +148,22 @@ def test_a_settling_command_is_not_repeated_at_every_packet() -> None:
     memory = memory_of()
     memory.note(proposed(memory, seen(300, seeds=(helpful,))), "c1", 0.0, 300, 0.3)
     assert proposed(memory, seen(301, seeds=(helpful,)), now_s=0.5).reason == "command_pending"
-    assert proposed(memory, seen(302, seeds=(helpful,)), now_s=1.5).kind == "FOSSILIZE"
+    assert proposed(memory, seen(302, seeds=(helpful,)), now_s=5.5).kind == "FOSSILIZE"
+
+
+def test_at_the_last_fence_it_is_repeated_sooner() -> None:
+    helpful = seed(contribution=0.1, contribution_low=0.05, contribution_high=0.15)
+    memory, fence = memory_of(), seen(1000, seeds=(helpful,), final=True)
+    memory.note(proposed(memory, fence), "c1", 0.0, 1000, 1.0)
+    assert proposed(memory, fence, now_s=1.0).reason == "command_pending"
+    assert proposed(memory, fence, now_s=2.0).kind == "FOSSILIZE"
+
+
+def test_a_ramp_takes_its_share_of_the_flops_that_are_left_per_step() -> None:
+    memory = memory_of(of=plan(flops_budget=1_000_000))
+    action = proposed(memory, seen(80, flops_used=80_000))
+    assert action.candidates[0].parameters_added == 940
+    assert ramp_steps(memory, action) == round(0.05 * 1000 * 1058 / 1998)
 
 
 def test_at_the_last_fence_every_seed_is_settled() -> None:

@@ -127,6 +127,15 @@ def test_lesser_findings_lengthen_the_ramp(name: str, changes: dict[str, object]
     assert (reason(judgement), judgement.healthy) == (name, True)
 
 
+def test_volatility_that_is_usual_in_a_run_is_told_and_changes_nothing() -> None:
+    usual = [seen(step, loss_volatility=0.2) for step in range(80, 100)]
+    as_ever = judge(GROW, situation(seen(100, loss_volatility=0.22), *usual))
+    assert as_ever.action is GROW
+    assert found(as_ever) == ["LOSS_VOLATILITY_HIGH"]
+    restless = judge(GROW, situation(seen(100, loss_volatility=0.31), *usual))
+    assert restless.action.blend.ramp_steps == 75
+
+
 def test_the_ramp_is_at_most_doubled() -> None:
     restless = seen(100, loss_volatility=0.2, grad_var=2.0, grad_conflict_rate=0.9)
     assert judge(GROW, situation(restless)).action.blend.ramp_steps == 100

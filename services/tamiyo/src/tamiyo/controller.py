@@ -125,7 +125,7 @@ class Controller:
             self._check_budget(outcome.elapsed_ms)
         except TamiyoTimeoutError as error:
             permit.failure(error.message)
-            memory.mode = memory.mode.entered(error.message, self._clock.monotonic())
+            self._enter_if_open(memory, error.message)
             raise
         except EsperError:
             permit.abandon()
@@ -138,8 +138,13 @@ class Controller:
         try:
             return self._breaker.acquire()
         except EsperError as error:
-            memory.mode = memory.mode.entered(error.message, self._clock.monotonic())
+            self._enter_if_open(memory, error.message)
             raise
+
+    def _enter_if_open(self, memory: RunMemory, reason: str) -> None:
+        """Switch conservative mode on while evaluating is held back."""
+        if self._breaker.state != leyline.CIRCUIT_STATE_CLOSED:
+            memory.mode = memory.mode.entered(reason, self._clock.monotonic())
 
     def _judged(
         self,

@@ -97,7 +97,7 @@ def evaluate(
         card=snapshot.get(proposed.blueprint_id) if proposed.blueprint_id else None,
         snapshot_age_s=snapshot.age_s,
         policy_ms=policy_ms,
-        ramp_steps=_ramp_steps(memory),
+        ramp_steps=ramp_steps(memory, proposed),
         thresholds=rules.risk,
     )
     judgement = judge(proposed, situation)
@@ -135,12 +135,23 @@ def _propose(
     return _with_ramp(policy.propose(memory, seen, snapshot, rules.growth, now_s), memory)
 
 
-def _ramp_steps(memory: RunMemory) -> int:
-    total = memory.plan.total_steps if memory.plan else 0
+def ramp_steps(memory: RunMemory, action: Action) -> int:
+    """Return the steps of a blend ramp over 5 % of the budget.
+
+    Where FLOPs are bounded, steps cost more once the seed is there, so that fewer of them fill its share of the budget.
+    """
+    plan, seen = memory.plan, memory.now
+    if plan is None or seen is None:
+        return SHORTEST_RAMP_STEPS
+    total = float(plan.total_steps)
+    if plan.flops_budget > 0 and seen.flops_used > 0:
+        now = max(1, seen.parameters or plan.host_parameters)
+        added = action.candidates[0].parameters_added if action.candidates else 0
+        total = plan.flops_budget * seen.step / seen.flops_used * now / (now + added)
     return max(SHORTEST_RAMP_STEPS, round(RAMP_FRACTION * total))
 
 
 def _with_ramp(action: Action, memory: RunMemory) -> Action:
     if not action.grows or action.blend.ramp_steps:
         return action
-    return replace(action, blend=replace(action.blend, ramp_steps=_ramp_steps(memory)))
+    return replace(action, blend=replace(action.blend, ramp_steps=ramp_steps(memory, action)))

@@ -24,19 +24,18 @@ def summary_of(record: DecisionRecord, report: leyline.FieldReport | None) -> st
 
 def _what(command: leyline.AdaptationCommand) -> str:
     at = from_timestamp(command.security.issued_at)
-    where = command.target_seed_id or f"site {command.target_site}"
-    return f"At step {command.decided_at_step} ({at:%Y-%m-%d %H:%M:%S} UTC) Tamiyo ordered {_order(command)} {where}."
+    return f"At step {command.decided_at_step} ({at:%Y-%m-%d %H:%M:%S} UTC) Tamiyo ordered {_order(command)}."
 
 
 def _order(command: leyline.AdaptationCommand) -> str:
     if command.type != leyline.COMMAND_TYPE_SEED:
-        return leyline.CommandType.Name(command.type).removeprefix("COMMAND_TYPE_") + " of"
+        return leyline.CommandType.Name(command.type).removeprefix("COMMAND_TYPE_")
     payload = command.seed_operation
     name = leyline.SeedOperation.Name(payload.operation).removeprefix("SEED_OPERATION_")
     if payload.operation != leyline.SEED_OPERATION_GERMINATE:
-        return name + " of"
+        return f"{name} of {command.target_seed_id}"
     ramp = f", blended in over {payload.blend.end_steps} steps" if payload.blend.end_steps else ""
-    return f"{name} of {payload.blueprint_id}{ramp} at"
+    return f"{name} of {payload.blueprint_id} at site {command.target_site}{ramp}"
 
 
 def _why(command: leyline.AdaptationCommand) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Final
 
 from esper_core import leyline
@@ -13,6 +14,8 @@ from tamiyo.observation import KEPT, Figures, Observation, RunPlan, SeedView, Va
 
 LOSS_POINTS: Final = 1024
 VALIDATIONS: Final = 256
+VOLATILITIES: Final = 64
+VOLATILITIES_MIN: Final = 8
 SEEDS: Final = 256
 COMMANDS: Final = 256
 NEARLY_SPENT: Final = 0.99
@@ -69,6 +72,7 @@ class RunMemory:
     before: Observation | None = None
     now: Observation | None = None
     losses: deque[LossPoint] = field(default_factory=lambda: deque(maxlen=LOSS_POINTS))
+    volatilities: deque[float] = field(default_factory=lambda: deque(maxlen=VOLATILITIES))
     validations: deque[Validation] = field(default_factory=lambda: deque(maxlen=VALIDATIONS))
     seeds: dict[str, SeedView] = field(default_factory=dict)
     culled: list[CulledPair] = field(default_factory=list)
@@ -94,6 +98,11 @@ class RunMemory:
     def figures_before(self) -> Figures:
         """Figures of the packet before this one."""
         return self.before.figures if self.before is not None else Figures()
+
+    @property
+    def usual_volatility(self) -> float | None:
+        """Median volatility of the loss in this run lately; None while too few are known."""
+        return median(self.volatilities) if len(self.volatilities) >= VOLATILITIES_MIN else None
 
     @property
     def germinated(self) -> int:
@@ -188,6 +197,8 @@ class RunMemory:
         spacing = max(1, (self.plan.total_steps if self.plan else 0) // LOSS_POINTS)
         if loss is not None and (not self.losses or observation.step >= self.losses[-1].step + spacing):
             self.losses.append(LossPoint(observation.step, self.fraction, loss))
+            if observation.figures.loss_volatility is not None:
+                self.volatilities.append(observation.figures.loss_volatility)
 
     def _take_seeds(self, observation: Observation) -> None:
         present = {seed.seed_id for seed in observation.seeds}

@@ -57,8 +57,9 @@ class TamiyoSettings(ServiceSettings):
         default=30.0, gt=0, description="How long a germination may stay without its seed, in seconds."
     )
     command_repeat_s: float = Field(
-        default=1.0, gt=0, description="Wait before a settling command is sent again, in seconds."
+        default=5.0, gt=0, description="Wait before a settling command is sent again, in seconds."
     )
+    final_repeat_s: float = Field(default=1.5, gt=0, description="The same at a run's last fence, in seconds.")
     final_patience_s: float = Field(
         default=4.0, gt=0, description="Time for evidence at a run's last fence before unproved seeds go, in seconds."
     )
@@ -174,6 +175,7 @@ class TamiyoSettings(ServiceSettings):
             culled_rest=self.culled_rest,
             seed_patience_s=self.seed_patience_s,
             repeat_s=self.command_repeat_s,
+            final_repeat_s=self.final_repeat_s,
             final_patience_s=self.final_patience_s,
             harm_tolerance=self.harm_tolerance,
             flat_window=self.flat_window,

@@ -25,8 +25,8 @@ class GrowthRules:
         Share of the budget for which a culled pair of site and blueprint is left alone.
     seed_patience_s : float
         How long a germination may stay without its seed before the next one is proposed.
-    repeat_s : float
-        How long to wait before a settling command is sent again.
+    repeat_s, final_repeat_s : float
+        How long to wait before a settling command is sent again, and at the last fence.
     final_patience_s : float
         How long the last fence may wait for evidence before an unproved seed is culled.
     harm_tolerance : float
@@ -46,7 +46,8 @@ class GrowthRules:
     sites_preferred: tuple[str, ...] = ()
     culled_rest: float = 0.25
     seed_patience_s: float = 30.0
-    repeat_s: float = 1.0
+    repeat_s: float = 5.0
+    final_repeat_s: float = 1.5
     final_patience_s: float = 4.0
     harm_tolerance: float = 0.05
     flat_window: float = 0.05

@@ -41,7 +41,7 @@ def settle(memory: RunMemory, seen: Observation, rules: GrowthRules, now_s: floa
         verdict = judge(seed, memory, seen, rules, now_s)
         if verdict.kind == "WAIT":
             waiting = waiting or wait("seed_in_progress", verdict.rationale)
-        elif _sent_lately(memory, verdict, seed, rules, now_s):
+        elif _sent_lately(memory, verdict, seed, rules.final_repeat_s if seen.final else rules.repeat_s, now_s):
             waiting = waiting or wait("command_pending", f"{verdict.kind} of {seed.seed_id} was sent and is under way.")
         else:
             return _command(verdict, seed)
@@ -103,9 +103,9 @@ def _rise_since_germination(seed: SeedView, memory: RunMemory) -> float | None:
     return memory.losses[-1].loss / early[-1] - 1.0
 
 
-def _sent_lately(memory: RunMemory, verdict: Verdict, seed: SeedView, rules: GrowthRules, now_s: float) -> bool:
+def _sent_lately(memory: RunMemory, verdict: Verdict, seed: SeedView, pause_s: float, now_s: float) -> bool:
     last = memory.last_sent(verdict.kind, seed.seed_id)
-    return last is not None and last.at_s is not None and now_s - last.at_s < rules.repeat_s
+    return last is not None and last.at_s is not None and now_s - last.at_s < pause_s
 
 
 def _command(verdict: Verdict, seed: SeedView) -> Action:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from esper_core import leyline
 from tamiyo.actions import Action
 from tamiyo.memory import RunMemory
 from tamiyo.risk.findings import Effect, Finding, Situation
+
+UNUSUAL: Final = 1.5
+"""Volatility over what is usual in a run from which it counts as restless."""
 
 
 def loss_metrics(action: Action, now: Situation) -> list[Finding]:
@@ -97,18 +102,28 @@ def optimizer_hints(action: Action, now: Situation) -> list[Finding]:
 
 
 def stabilisation(action: Action, now: Situation) -> list[Finding]:
-    """Soften while losses or gradients are restless."""
-    figures, bounds = now.seen.figures, now.thresholds
+    """Soften while losses or gradients are restless.
+
+    Batches differ, so the losses of every run scatter by some measure of their own: volatility over its bound that is
+    not half as much again as what is usual in this run is told and changes nothing.
+    """
+    figures, bounds, usual = now.seen.figures, now.thresholds, now.memory.usual_volatility
+    volatility = figures.loss_volatility
+    as_usual = volatility is not None and usual is not None and volatility < UNUSUAL * usual
     looks = [
         (leyline.RISK_REASON_LOSS_VOLATILITY_HIGH, "loss volatility", figures.loss_volatility, bounds.loss_volatility),
         (leyline.RISK_REASON_GRAD_VARIANCE_HIGH, "gradient variance", figures.grad_var, bounds.grad_var),
         (leyline.RISK_REASON_GRAD_CONFLICT_HIGH, "gradient conflict", figures.grad_conflict_rate, bounds.grad_conflict),
     ]
     return [
-        Finding("stabilisation", reason, f"The {name} is {value:.3f}.", value, bound, "soften")
+        Finding("stabilisation", reason, f"The {name} is {value:.3f}.", value, bound, _effect(name, as_usual))
         for reason, name, value, bound in looks
         if value is not None and value >= bound
     ]
+
+
+def _effect(name: str, as_usual: bool) -> Effect:
+    return "note" if as_usual and name == "loss volatility" else "soften"
 
 
 def conservative_recovery(action: Action, now: Situation) -> list[Finding]:

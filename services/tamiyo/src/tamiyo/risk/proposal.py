@@ -31,13 +31,14 @@ def conservative_mode(action: Action, now: Situation) -> list[Finding]:
 
 
 def timeouts(action: Action, now: Situation) -> list[Finding]:
-    """Hold what was decided too slowly, or on a library that has not been heard for too long."""
+    """Hold what was decided too slowly, or on a library that has not been heard for too long.
+
+    One slow evaluation is not grave by itself: the breaker counts them, and its opening is.
+    """
     found, bounds = [], now.thresholds
     if now.policy_ms > bounds.step_budget_ms:
         text, reason = "The policy used up the whole step budget.", leyline.RISK_REASON_TIMEOUT_INFERENCE
-        found.append(
-            Finding("timeouts", reason, text, now.policy_ms, bounds.step_budget_ms, "hold", grave=True, overrides=True)
-        )
+        found.append(Finding("timeouts", reason, text, now.policy_ms, bounds.step_budget_ms, "hold", overrides=True))
     age_s = now.snapshot_age_s
     if age_s is None or age_s > bounds.urza_age_s:
         heard = "has never been heard" if age_s is None else f"was last heard {age_s:.0f} s ago"
