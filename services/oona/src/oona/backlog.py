@@ -77,49 +77,75 @@ class Backlogs:
         self._layout = layout
 
     async def streams(self) -> list[StreamState]:
-        """Measure every stream.
+        """Measure every stream, in two round trips.
 
         Raises
         ------
         UnavailableError
             If Redis does not answer.
         """
-        return [await self.stream(logical) for logical in self._layout.names]
-
-    async def stream(self, logical: str) -> StreamState:
-        """Measure one stream."""
-        name = self._layout.stream(logical)
+        logicals = list(self._layout.names)
+        names = [self._layout.stream(logical) for logical in logicals]
         with redis_errors():
-            length = await self._redis.xlen(name)
-            groups = [await self._group(logical, name, item) for item in await self._groups(name)]
-        return StreamState(logical, name, length, tuple(groups))
+            lengths, groups = await self._overview(names)
+            found = [(logical, group) for logical, items in zip(logicals, groups, strict=True) for group in items]
+            states = await self._measured(found)
+        by_stream: dict[str, list[GroupState]] = {logical: [] for logical in logicals}
+        for (logical, _), state in zip(found, states, strict=True):
+            by_stream[logical].append(state)
+        return [
+            StreamState(logical, name, length, tuple(by_stream[logical]))
+            for logical, name, length in zip(logicals, names, lengths, strict=True)
+        ]
 
     async def dead_letters(self) -> int:
         """Return how many dead letters there are."""
         with redis_errors():
             return int(await self._redis.xlen(self._layout.dead_letters))
 
-    async def _groups(self, name: str) -> list[dict[str, Any]]:
-        try:
-            groups: list[dict[str, Any]] = await self._redis.xinfo_groups(name)
-        except ResponseError as error:
-            if _NO_KEY in str(error):
-                return []
-            raise
-        return groups
-
-    async def _group(self, logical: str, stream: str, item: dict[str, Any]) -> GroupState:
-        name = item["name"].decode()
-        last_id = item["last-delivered-id"].decode()
+    async def _overview(self, names: list[str]) -> tuple[list[int], list[list[dict[str, Any]]]]:
+        """Return the length and the groups of each stream; a stream that is not there yet has none."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.xlen(self._layout.again(logical, name))
-            pipe.zcard(self._layout.delayed(logical, name))
-            pipe.xinfo_consumers(stream, name)
-            again, delayed, consumers = await pipe.execute()
-        lag = item["lag"] if item.get("lag") is not None else await self._counted(stream, last_id)
+            for name in names:
+                pipe.xlen(name)
+                pipe.xinfo_groups(name)
+            answers = await pipe.execute(raise_on_error=False)
+        groups = [[] if _is_missing(answer) else answer for answer in answers[1::2]]
+        return answers[0::2], groups
+
+    async def _measured(self, found: list[tuple[str, dict[str, Any]]]) -> list[GroupState]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for logical, item in found:
+                name = item["name"].decode()
+                pipe.xlen(self._layout.again(logical, name))
+                pipe.zcard(self._layout.delayed(logical, name))
+                pipe.xinfo_consumers(self._layout.stream(logical), name)
+            answers = await pipe.execute()
+        return [
+            await self._state(logical, item, *answers[3 * number : 3 * number + 3])
+            for number, (logical, item) in enumerate(found)
+        ]
+
+    async def _state(
+        self, logical: str, item: dict[str, Any], again: int, delayed: int, consumers: list[dict[str, Any]]
+    ) -> GroupState:
+        last_id = item["last-delivered-id"].decode()
+        lag = item.get("lag")
+        if lag is None:
+            lag = await self._counted(self._layout.stream(logical), last_id)
         idle_ms = min((consumer["idle"] for consumer in consumers), default=0)
+        name = item["name"].decode()
         return GroupState(name, item["pending"], lag + again + delayed, len(consumers), last_id, idle_ms / 1000)
 
     async def _counted(self, stream: str, last_id: str) -> int:
         """Count what Redis itself cannot tell after entries were deleted."""
         return len(await self._redis.xrange(stream, f"({last_id}", "+", _COUNT_UP_TO))
+
+
+def _is_missing(answer: object) -> bool:
+    """Tell whether a stream is not there; any other error is raised."""
+    if not isinstance(answer, Exception):
+        return False
+    if isinstance(answer, ResponseError) and _NO_KEY in str(answer):
+        return True
+    raise answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -158,16 +159,20 @@ class GroupMember:
             became: bytes = await self._give_back(keys=keys, args=arguments)
         return became.decode()
 
-    async def promote(self, logical: str) -> float | None:
-        """Make due retries readable; return the seconds until the next one, None when none waits."""
-        keys = [
-            self._layout.delayed(logical, self.group),
-            self._layout.bodies(logical, self.group),
-            self._layout.again(logical, self.group),
-        ]
+    async def promote(self, streams: Sequence[str]) -> float:
+        """Make due retries readable; return the seconds until the next one, infinity when none waits."""
         with redis_errors():
-            following = float(await self._promote(keys=keys, args=[_now_ms(), PAGE]))
-        return None if following < 0 else max(0.0, following / 1000 - time.time())
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for logical in streams:
+                    keys = [
+                        self._layout.delayed(logical, self.group),
+                        self._layout.bodies(logical, self.group),
+                        self._layout.again(logical, self.group),
+                    ]
+                    await self._promote(keys=keys, args=[_now_ms(), PAGE], client=pipe)
+                following = [float(answer) for answer in await pipe.execute()]
+        due_ms = min((moment for moment in following if moment >= 0), default=math.inf)
+        return max(0.0, due_ms / 1000 - time.time())
 
     async def keep_alive(self, places: Iterable[Place]) -> None:
         """Show that deliveries are still being handled, so that nobody claims them."""

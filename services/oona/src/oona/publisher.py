@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from esper_core import leyline
 from esper_core.breaker import CircuitBreaker
@@ -18,6 +18,7 @@ from oona.store import Store
 from oona.telling import Teller
 
 MAX_ENVELOPES: Final = 256
+Outcome: TypeAlias = EsperError | oona_pb2.PublishReceipt
 _CRITICAL: Final = leyline.MESSAGE_PRIORITY_CRITICAL
 
 
@@ -60,7 +61,7 @@ class Publisher:
         self._teller = teller
         self._clock = clock
 
-    async def publish(self, envelopes: Sequence[leyline.BusEnvelope]) -> list[EsperError | oona_pb2.PublishReceipt]:
+    async def publish(self, envelopes: Sequence[leyline.BusEnvelope]) -> list[Outcome]:
         """Publish a batch.
 
         Returns
@@ -79,15 +80,14 @@ class Publisher:
                 field="envelopes",
                 allowed=f"at most {MAX_ENVELOPES}",
             )
-        outcomes: list[EsperError | oona_pb2.PublishReceipt | None] = [await self._refusal(one) for one in envelopes]
-        open_places = [place for place, outcome in enumerate(outcomes) if outcome is None]
-        urgent = [place for place in open_places if envelopes[place].priority == _CRITICAL]
-        usual = [place for place in open_places if envelopes[place].priority != _CRITICAL]
-        for place, outcome in zip(urgent, await self._write_urgent([envelopes[p] for p in urgent]), strict=True):
-            outcomes[place] = outcome
-        for place, outcome in zip(usual, await self._write([envelopes[p] for p in usual]), strict=True):
-            outcomes[place] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+        refusals = [await self._refusal(envelope) for envelope in envelopes]
+        let_in = [envelope for envelope, refusal in zip(envelopes, refusals, strict=True) if refusal is None]
+        urgent = iter(await self._write_urgent([one for one in let_in if one.priority == _CRITICAL]))
+        usual = iter(await self._write([one for one in let_in if one.priority != _CRITICAL]))
+        return [
+            refusal or next(urgent if envelope.priority == _CRITICAL else usual)
+            for envelope, refusal in zip(envelopes, refusals, strict=True)
+        ]
 
     async def _refusal(self, envelope: leyline.BusEnvelope) -> EsperError | None:
         try:
@@ -126,7 +126,7 @@ class Publisher:
                 message_id=envelope.message_id[:64],
             )
 
-    async def _write(self, envelopes: list[leyline.BusEnvelope]) -> list[EsperError | oona_pb2.PublishReceipt]:
+    async def _write(self, envelopes: list[leyline.BusEnvelope]) -> list[Outcome]:
         if not envelopes:
             return []
         try:
@@ -139,7 +139,7 @@ class Publisher:
             return [away] * len(envelopes)
         return [self._accepted(envelope) for envelope in envelopes]
 
-    async def _write_urgent(self, envelopes: list[leyline.BusEnvelope]) -> list[EsperError | oona_pb2.PublishReceipt]:
+    async def _write_urgent(self, envelopes: list[leyline.BusEnvelope]) -> list[Outcome]:
         if not envelopes:
             return []
         try:
@@ -156,7 +156,7 @@ class Publisher:
             stream = stream_of(envelope.message_type, envelope.priority)
             self._teller.instruments.observe("oona.publish.latency_ms", took_ms, stream=stream)
 
-    async def _spilled(self, envelope: leyline.BusEnvelope) -> EsperError | oona_pb2.PublishReceipt:
+    async def _spilled(self, envelope: leyline.BusEnvelope) -> Outcome:
         try:
             await self._spill.add(envelope)
         except EsperError as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -30,22 +30,24 @@ class RedisLink:
         self._timeout_s = settings.redis_timeout_ms / 1000
         # One retry gets over a pooled connection that a restart of Redis has broken; every command through the pool may
         # be repeated.
-        self.pool: Any = self._open(max_connections=32, retries=1, timeout_s=self._timeout_s)
+        self.pool: Any = self._open(max_connections=16, retries=1, timeout_s=self._timeout_s)
 
     def dedicated(self) -> Any:
         """Open a connection of its own for blocking reads; they must not be cancelled on a shared one."""
         return self._open(max_connections=1, retries=0, timeout_s=self._timeout_s + MAX_BLOCK_MS / 1000)
 
     def _open(self, *, max_connections: int, retries: int, timeout_s: float) -> Any:
-        return Redis.from_url(
+        pool: Any = BlockingConnectionPool.from_url(
             self._url,
             protocol=2,
             max_connections=max_connections,
+            timeout=self._timeout_s,
             socket_timeout=timeout_s,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             retry=Retry(NoBackoff(), retries),
             client_name="oona",
         )
+        return Redis.from_pool(pool)
 
     async def ping(self) -> None:
         """Ask whether Redis answers.

@@ -87,12 +87,16 @@ class BrokerServicer(oona_pb2_grpc.BrokerServicer):
             self._count(1)
             yield oona_pb2.Delivery(opened=True)
             answers = asyncio.create_task(_take_answers(subscription, request_iterator), name="answers")
+            drain = asyncio.create_task(self._draining.wait(), name="drain")
+            for task in (answers, drain):
+                task.add_done_callback(lambda _: subscription.end())
             try:
-                async for delivery in _beside(subscription.deliveries(), answers, self._draining):
+                async for delivery in subscription.deliveries():
                     yield delivery
+                if answers.done():
+                    answers.result()
             finally:
-                answers.cancel()
-                await asyncio.gather(answers, return_exceptions=True)
+                await _cancelled(answers, drain)
                 self._count(-1)
         finally:
             await subscription.close()
@@ -151,7 +155,7 @@ async def _take_answers(subscription: Subscription, requests: AsyncIterator[oona
     async for request in requests:
         which = request.WhichOneof("request")
         if which == "ack":
-            await subscription.ack(request.ack.delivery_ids)
+            subscription.ack(request.ack.delivery_ids)
         elif which == "nack":
             nack = request.nack
             await subscription.nack(nack.delivery_id, nack.reason, permanent=nack.permanent)
@@ -159,29 +163,10 @@ async def _take_answers(subscription: Subscription, requests: AsyncIterator[oona
             raise ValidationError("A subscription is opened once.", field="open")
 
 
-async def _beside(
-    deliveries: AsyncIterator[oona_pb2.Delivery], answers: asyncio.Task[None], draining: asyncio.Event
-) -> AsyncIterator[oona_pb2.Delivery]:
-    """Yield deliveries until the consumer says no more, an answer fails, or the server drains."""
-    stop = asyncio.create_task(draining.wait(), name="drain")
-    try:
-        while True:
-            upcoming = asyncio.ensure_future(anext(deliveries, None))
-            try:
-                await asyncio.wait({upcoming, answers, stop}, return_when=asyncio.FIRST_COMPLETED)
-                if answers.done():
-                    answers.result()
-                    return
-                delivery = await upcoming if upcoming.done() else None
-            finally:
-                upcoming.cancel()
-                await asyncio.gather(upcoming, return_exceptions=True)
-            if delivery is None:
-                return
-            yield delivery
-    finally:
-        stop.cancel()
-        await asyncio.gather(stop, return_exceptions=True)
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _until(
@@ -196,14 +181,14 @@ async def _until(
                 await asyncio.wait({upcoming, stop}, return_when=asyncio.FIRST_COMPLETED)
                 request = await upcoming if upcoming.done() else None
             finally:
-                upcoming.cancel()
-                await asyncio.gather(upcoming, return_exceptions=True)
+                if not upcoming.done():
+                    upcoming.cancel()
+                    await asyncio.gather(upcoming, return_exceptions=True)
             if request is None:
                 return
             yield request
     finally:
-        stop.cancel()
-        await asyncio.gather(stop, return_exceptions=True)
+        await _cancelled(stop)
 
 
 def _entry_id(text: str, field: str) -> str:

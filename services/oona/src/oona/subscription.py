@@ -17,12 +17,13 @@ from esper_core.pb.esper.oona.v1 import oona_pb2
 from oona.group import GroupMember, Taken
 from oona.lane import Lane
 from oona.layout import Place
-from oona.redis_link import MAX_BLOCK_MS
 from oona.telling import Teller
 
 MAX_WINDOW: Final = 1024
 MAX_NAME_CHARS: Final = 128
 MAX_REASON_CHARS: Final = 1000
+LOOK_FOR_RETRIES_S: Final = 5.0
+"""How often to look for retries that a consumer left that has died since."""
 _log: Final = get_logger("oona.subscription")
 
 
@@ -91,6 +92,8 @@ class Subscription:
         self._held: dict[str, Held] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._given_back = asyncio.Event()
+        self._acks: list[Place] = []
+        self._acked = asyncio.Event()
 
     async def open(self) -> None:
         """Join the group.
@@ -108,6 +111,7 @@ class Subscription:
             self._tasks.append(asyncio.create_task(run, name="lane"))
         self._tasks.append(asyncio.create_task(self._stay_alive(), name="keep alive"))
         self._tasks.append(asyncio.create_task(self._bring_back(), name="bring back"))
+        self._tasks.append(asyncio.create_task(self._acknowledge(), name="acknowledge"))
         for task in self._tasks:
             task.add_done_callback(self._ended)
 
@@ -128,13 +132,14 @@ class Subscription:
             if delivery is not None:
                 yield delivery
 
-    async def ack(self, delivery_ids: Sequence[str]) -> None:
+    def ack(self, delivery_ids: Sequence[str]) -> None:
         """Acknowledge deliveries, those of an earlier connection included."""
-        places = [Place.parse(delivery_id) for delivery_id in delivery_ids]
-        await self._member.ack(places)
-        for place in places:
-            self._teller.instruments.count("oona.acks_total", stream=place.logical)
-            self._let_go(str(place))
+        self._acks += [Place.parse(delivery_id) for delivery_id in delivery_ids]
+        self._acked.set()
+
+    def end(self) -> None:
+        """Let `deliveries` end; nothing has gone wrong."""
+        self._out.put_nowait((False, -1, None))
 
     async def nack(self, delivery_id: str, reason: str, *, permanent: bool) -> None:
         """Bring a delivery back later, or bury it."""
@@ -151,6 +156,7 @@ class Subscription:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
+            await self._flush_acks()
             await self._member.release(self.streams)
         except UnavailableError as error:
             # Then it is claimed after the usual time of silence.
@@ -198,12 +204,27 @@ class Subscription:
             oldest = asyncio.get_running_loop().time() - self._times.delivery_timeout_s
             await self._member.keep_alive([held.place for held in self._held.values() if held.since_s >= oldest])
 
+    async def _acknowledge(self) -> None:
+        """Acknowledge in one stroke what was answered meanwhile."""
+        while True:
+            await self._acked.wait()
+            await self._flush_acks()
+
+    async def _flush_acks(self) -> None:
+        places, self._acks = self._acks, []
+        self._acked.clear()
+        if not places:
+            return
+        await self._member.ack(places)
+        for place in places:
+            self._teller.instruments.count("oona.acks_total", stream=place.logical)
+            self._let_go(str(place))
+
     async def _bring_back(self) -> None:
         """Make failed messages readable when their time has come, whoever of the group has given them back."""
         while True:
             self._given_back.clear()
-            waits = [await self._member.promote(logical) for logical in self.streams]
-            nearest_s = min([MAX_BLOCK_MS / 1000, *(wait for wait in waits if wait is not None)])
+            nearest_s = min(LOOK_FOR_RETRIES_S, await self._member.promote(self.streams))
             try:
                 async with asyncio.timeout(max(0.001, nearest_s)):
                     await self._given_back.wait()
@@ -216,7 +237,7 @@ class Subscription:
         permit = self._breaker.try_acquire()
         if permit is not None:
             permit.failure(str(task.exception()))
-        self._out.put_nowait((False, -1, None))
+        self.end()
 
     def _raise_cause(self) -> None:
         for task in self._tasks:
