@@ -124,9 +124,13 @@ class StreamRuntime:
         return self.said.setdefault(kind, [])
 
     async def say(self, **part: Any) -> None:
-        """Send one message."""
+        """Send one message; on a stream that has ended, raise what ended it."""
         async with self.writing:
-            await self.call.write(kasmina_pb2.ExecuteRequest(**part))
+            try:
+                await self.call.write(kasmina_pb2.ExecuteRequest(**part))
+            except asyncio.InvalidStateError:
+                problem = f"the stream has ended: {await self.call.code()} {await self.call.details()}"
+                raise AssertionError(problem) from None
 
     async def close(self) -> None:
         """End the stream in good order."""
@@ -159,7 +163,7 @@ class StreamRuntime:
             "issued_by": "tamiyo",
             **fields,
         }
-        return MessageSigner(self.keyring, "command").sign(leyline.AdaptationCommand(**plain))
+        return MessageSigner(self.keyring, "command", window_s=60.0).sign(leyline.AdaptationCommand(**plain))
 
     def germinate(self, blueprint_id: str = BLUEPRINT, **fields: Any) -> leyline.AdaptationCommand:
         """Return a signed GERMINATE."""

@@ -152,9 +152,9 @@ async def test_a_kill_at_any_stage_loses_nothing_and_a_replayed_nonce_stays_refu
             assert not welcome.notes, welcome.notes
             if not seed_id:
                 seed_id = (await run.command(command)).seed_id
-            else:
+            elif stage == leyline.SEED_STAGE_TRAINING:
                 replayed = await run.command(command)
-                assert replayed.reject_reason == leyline.REJECT_REASON_NONCE_REPLAYED
+                assert replayed.reject_reason == leyline.REJECT_REASON_NONCE_REPLAYED, replayed.explanation
             if stage == FOSSILIZED:
                 assert (await run.command(run.about(seed_id, leyline.SEED_OPERATION_FOSSILIZE))).accepted
             await run.train_until(seed_id, stage)

@@ -144,7 +144,9 @@ def test_progress_is_no_history() -> None:
     assert not list(entries_of(progress, "tolaria"))
 
 
-@pytest.mark.parametrize("kind", [name for name in list(leyline.RunEventKind.keys()) if not name.endswith("UNSPECIFIED")])
+@pytest.mark.parametrize(
+    "kind", [name for name in list(leyline.RunEventKind.keys()) if not name.endswith("UNSPECIFIED")]
+)
 def test_every_kind_of_run_event_can_be_told(kind: str) -> None:
     word = kind.removeprefix("RUN_EVENT_KIND_").lower()
     field = {"seed_stage": "seed"}.get(word, word)

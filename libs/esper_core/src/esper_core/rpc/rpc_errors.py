@@ -35,6 +35,7 @@ from esper_core.errors import (
 DOMAIN: Final = "esper.dev"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _MAX_TEXT: Final = 2000
+_OWN_CANCEL: Final = "Locally cancelled"
 
 _BY_STATUS: Final[Mapping[grpc.StatusCode, type[EsperError]]] = {
     grpc.StatusCode.CANCELLED: OperationCancelledError,
@@ -129,6 +130,9 @@ def _unpacked(status: Status | None, kind: type[D]) -> D | None:
 def _from_transport(error: grpc.RpcError, peer: str) -> EsperError:
     code = error.code()
     cls = _BY_STATUS.get(code, InternalError)
+    if code is grpc.StatusCode.CANCELLED and not (error.details() or "").startswith(_OWN_CANCEL):
+        # A server that shuts down cancels what it has not begun; nobody here asked for that.
+        cls = UnavailableError
     who = peer or "The peer"
     return cls.from_wire(
         f"{who} answered {code.name}: {error.details() or 'no reason given'}.", {"grpc_status": code.name}

@@ -116,8 +116,14 @@ class SeedBook:
             self.update(seed_id, stage=stage, stage_step=step, stage_epoch=epoch, probed_step=-1)
 
     def curve_before(self, step: int) -> list[CurvePoint]:
-        """Return the held-out losses measured up to a step."""
-        return [point for point in self.curve if point.step <= step]
+        """Return the held-out losses up to a step, from when the seeds germinated before it were settled.
+
+        What a graft does to the loss is steep and soon over; a curve drawn through it would promise the next seed's
+        judge more than training on alone could ever give.
+        """
+        earlier = [entry for entry in self if not entry.unsettled and entry.germinated_step < step]
+        calm = max((min(entry.stage_step, step) for entry in earlier), default=0)
+        return [point for point in self.curve if calm <= point.step <= step]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a checkpoint."""
