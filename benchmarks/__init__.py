@@ -1,0 +1,1 @@
+"""Measurements of the whole product; `python -m benchmarks --help` lists them."""
