@@ -113,7 +113,7 @@ class FileLock:
         StateFolderInUseError
             If another process holds it; the message names its pid.
         StorageError
-            If the file cannot be opened.
+            If the file cannot be opened or written; DiskFullError when the disk is full.
         """
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -125,8 +125,12 @@ class FileLock:
             holder = _holder(descriptor)
             os.close(descriptor)
             raise self._refused(error, holder) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise StorageError.from_os_error(error, self._path, "write the lock file") from error
         self._descriptor = descriptor
 
     def release(self) -> None:

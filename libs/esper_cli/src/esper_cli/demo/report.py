@@ -1,4 +1,7 @@
-"""report.json and report.html: everything that was measured, in one file each, with nothing fetched from elsewhere."""
+"""report.json and report.html: everything that was measured, in one file each, with nothing fetched from elsewhere.
+
+The pictures of the page lie beside it as files too, for whoever wants to show them elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ took {wall:.0f} s.</p>
 
 
 def write_report(results: DemoResults, folder: Path) -> tuple[Path, Path]:
-    """Write report.html and report.json and return their paths.
+    """Write report.html, report.json and the pictures, and return the paths of the first two.
 
     Raises
     ------
@@ -50,7 +53,15 @@ def write_report(results: DemoResults, folder: Path) -> tuple[Path, Path]:
     page, data = folder / "report.html", folder / "report.json"
     atomic_write_bytes(data, (json.dumps(results.as_json(), indent=2) + "\n").encode())
     atomic_write_bytes(page, render(results).encode())
+    for name, picture in pictures(results).items():
+        atomic_write_bytes(folder / name, picture.encode())
     return page, data
+
+
+def pictures(results: DemoResults) -> dict[str, str]:
+    """Return the pictures by file name: the curves, and the seeds of each run that germinated some."""
+    seeds = {f"seeds-{run.seed}.svg": timeline(run) for run in results.of(GROWN) if run.timeline}
+    return {"curves.svg": curves(results), **seeds}
 
 
 def render(results: DemoResults) -> str:
