@@ -30,8 +30,8 @@ RUNS: Final = 2
 WORKER: Final = "training worker"
 METHOD: Final = (
     "A local stack with default settings, started by `esper up --detach`; each figure is one process.",
-    "RSS counts pages shared with other processes in full (Python and the libraries); PSS gives each process its share, "
-    "so that the sum of PSS is what the stack takes from the machine.",
+    "RSS counts pages shared with other processes in full (Python, the libraries); PSS gives each process its share of "
+    "them, so that the sum of PSS is what the stack takes from the machine.",
     "Read from /proc every half second; the highest reading counts. Idle: after the stack became healthy. Busy: while "
     f"{RUNS} letter runs with policy schedule train at the same time, from submission to the end of the last.",
     "Processor: time used while busy, divided by the wall time; 100 % is one core.",

@@ -82,6 +82,7 @@ def test_a_crash_and_a_taken_port_do_not_keep_a_stack_down(own_stack: LocalStack
     assert again.returncode == to_exit_code(StateFolderInUseError(""))
     assert "in use" in again.stderr and "Traceback" not in again.stderr
     before = StackRecord.load(own_stack.paths.record)
+    assert set(before.living().values()) <= set(members(before.stack_id))
 
     end_as_a_power_cut_would(own_stack)
     assert own_stack.paths.keeper.exists(), "the pid file of a dead keeper must lie there for this test"

@@ -62,5 +62,7 @@ def _valkey_command(record: StackRecord, paths: StackPaths) -> list[str]:
         "save": "",
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
+        # A process title is written over the environment, by which a stack recognises its processes.
+        "set-proc-title": "no",
     }
     return [valkey_program(), *(part for name, value in options.items() for part in (f"--{name}", value))]
