@@ -41,4 +41,5 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 def say(text: str) -> None:
     """Tell a person how things go, on standard error so that output stays clean for pipes."""
-    ERR.print(text)
+    # A line in a log stays one line; only a terminal has a width.
+    ERR.print(text, soft_wrap=not ERR.is_terminal)
