@@ -32,7 +32,7 @@ from tolaria.training.fence import Ending
 from tolaria.training.loop import TrainingLoop
 from tolaria.training.session import Session, topology_key
 from tolaria.worker.run import work
-from tolaria.worker.start import use_one_interop_thread
+from tolaria.worker.start import let_the_mediator_in, use_one_interop_thread
 
 WARM_STEPS: Final = 20
 SETTLE_S: Final = 3.0
@@ -196,6 +196,7 @@ def main() -> int:
     settings = load(WorkerSettings)
     configure_logging("tolaria.worker", level=settings.log_level, file=run_dir.log_path)
     use_one_interop_thread()
+    let_the_mediator_in()
     stack = StackPaths(arguments.state_dir) if arguments.state_dir else None
     run = PairedRun(Plan(**json.loads(arguments.plan.read_text())), run_dir, stack)
     with _written(arguments.out, run):

@@ -23,6 +23,9 @@ class WorkerSettings(PeerSettings):
     )
 
     evidence_interval_steps: int = Field(default=20, ge=1, description="Optimizer steps between two evidence reports.")
+    evidence_spacing_ms: float = Field(
+        default=25.0, ge=0, description="Shortest wall time between two evidence reports within an epoch."
+    )
     probe_fraction: float = Field(
         default=0.01, gt=0, le=1, description="Share of the budget between two counterfactual probes of a seed."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -24,22 +26,30 @@ class Pulse:
         Measures.
     interval_steps : int
         Optimizer steps between two reports.
+    spacing_s : float
+        Shortest wall time between two reports within an epoch; steps that are faster than the control plane would
+        otherwise queue up reports, and what it decides would be about a past that is long over.
     """
 
-    def __init__(self, session: Session, links: Links, evidence: EvidenceCollector, interval_steps: int) -> None:
+    def __init__(
+        self, session: Session, links: Links, evidence: EvidenceCollector, interval_steps: int, spacing_s: float
+    ) -> None:
         self._session = session
         self._links = links
         self._evidence = evidence
         self._interval = interval_steps
+        self._spacing_s = spacing_s
         self._seen: Mapping[str, Observed] = {}
+        self._last = -math.inf
+        self._now_due = False
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Observe the seeds in the step inside the block, where a report is due after it."""
         session = self._session
-        steps = session.counters.step + 1
+        self._now_due = self._due(session.counters.step + 1)
         unsettled = session.book.unsettled()
-        if not unsettled or not self._due(steps):
+        if not unsettled or not self._now_due:
             yield
             return
         with watch(session.host.graft(entry.seed_id) for entry in unsettled) as seen:
@@ -47,10 +57,11 @@ class Pulse:
             yield
 
     def beat(self) -> None:
-        """Send what is due after a step."""
+        """Send what is due after the step that was watched."""
         session = self._session
-        if not self._due(session.counters.step):
+        if not self._now_due:
             return
+        self._last = time.monotonic()
         if session.book.unsettled():
             self._report(boundary=session.at_epoch_end, final=False)
         self._mark(epoch_end=session.at_epoch_end, final=False)
@@ -61,7 +72,9 @@ class Pulse:
         self._mark(epoch_end=True, final=True)
 
     def _due(self, step: int) -> bool:
-        return step % self._interval == 0 or step % self._session.sampler.batches_per_epoch == 0
+        if step % self._session.sampler.batches_per_epoch == 0:
+            return True
+        return step % self._interval == 0 and time.monotonic() - self._last >= self._spacing_s
 
     def _report(self, *, boundary: bool, final: bool) -> None:
         for message in self._evidence.collect(self._seen, boundary=boundary, final=final):

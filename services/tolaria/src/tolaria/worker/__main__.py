@@ -12,7 +12,7 @@ from esper_core.settings import load
 from tolaria.rundir import RunDirectory
 from tolaria.settings import WorkerSettings
 from tolaria.worker.run import work
-from tolaria.worker.start import use_one_interop_thread
+from tolaria.worker.start import let_the_mediator_in, use_one_interop_thread
 
 
 def main() -> int:
@@ -23,6 +23,7 @@ def main() -> int:
         settings = load(WorkerSettings)
         configure_logging("tolaria.worker", level=settings.log_level, file=run_dir.log_path)
         use_one_interop_thread()
+        let_the_mediator_in()
         return work(run_dir, settings)
     except EsperError as error:
         print(f"{error.message} ({error.code})", file=sys.stderr)

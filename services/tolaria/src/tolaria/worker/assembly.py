@@ -55,7 +55,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
     fence = Fence(session, links, executor, rollback, reporter)
     prober = Prober(session, settings.probe_examples)
     evidence = EvidenceCollector(session, prober, settings.probe_fraction)
-    pulse = Pulse(session, links, evidence, settings.evidence_interval_steps)
+    pulse = Pulse(session, links, evidence, settings.evidence_interval_steps, settings.evidence_spacing_ms / 1000)
     return LoopParts(
         session=session,
         fence=fence,
