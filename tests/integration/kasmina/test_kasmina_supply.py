@@ -20,7 +20,7 @@ from esper_core.pb.esper.urza.v1 import urza_pb2_grpc
 from esper_core.rpc import EsperChannel
 from esper_core.security import Keyring
 from esper_core.telemetry import Instruments
-from kasmina.bus import BusPlace
+from kasmina.bus import KasminaPlace
 from kasmina.catalogue import Catalogue
 from kasmina.kernels import Kernel, KernelKey, KernelProblem, KernelTable
 from kasmina.run import Greeting
@@ -55,7 +55,7 @@ class Store:
         self.heard = Heard()
         self.registry = CollectorRegistry()
         self.bus = InMemoryBus("kasmina")
-        self.place = BusPlace(self.bus)
+        self.place = KasminaPlace(self.bus)
         self.urza = urza_pb2_grpc.LibraryStub(channel)
         telemetry = Telemetry(Instruments(self.registry), self.heard)
         more = {"clock": clock} if clock else {}

@@ -15,7 +15,7 @@ from esper_core.security import Keyring
 from support.tamiyo_parts import RUN, Bench
 from support.tamiyo_run import FakeRun
 from support.waiting import await_until
-from tamiyo.bus import BusPlace
+from tamiyo.bus import TamiyoPlace
 from tamiyo.foresight import Foresight
 from tamiyo.policies import GrowthRules
 from tamiyo.reporting.reports import report_id
@@ -36,7 +36,7 @@ def report() -> leyline.FieldReport:
 async def test_a_report_published_twice_is_stored_once() -> None:
     keyring, got = Keyring.generate(), []
     broker = InMemoryBroker(keyring)
-    place, one = BusPlace(InMemoryBus("tamiyo", keyring, broker=broker)), report()
+    place, one = TamiyoPlace(InMemoryBus("tamiyo", keyring, broker=broker)), report()
 
     async def handle(received: Received) -> None:
         got.append(received.message.report_id)
@@ -58,7 +58,7 @@ async def test_a_report_published_twice_is_stored_once() -> None:
 
 
 async def test_without_a_bus_reports_are_refused_and_telemetry_goes_to_the_log() -> None:
-    place = BusPlace(None)
+    place = TamiyoPlace(None)
     await place.publish_telemetry(leyline.TelemetryPacket())
     with pytest.raises(UnavailableError, match="ESPER_OONA_ADDRESS"):
         await place.publish_report(report())

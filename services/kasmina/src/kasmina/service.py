@@ -14,7 +14,7 @@ from esper_core.pb.esper.urza.v1 import urza_pb2_grpc
 from esper_core.rpc import EsperChannel, ServerHost, health_probe, open_channel, tls_from_environment
 from esper_core.security import FreshnessPolicy, Keyring, TokenSource
 from esper_core.telemetry import Instruments, TelemetryEmitter
-from kasmina.bus import BusPlace
+from kasmina.bus import KasminaPlace
 from kasmina.catalogue import Catalogue
 from kasmina.dispatcher import Dispatcher
 from kasmina.housekeeping import Housekeeping
@@ -40,7 +40,7 @@ _log = get_logger("kasmina")
 class Voice:
     """How Kasmina speaks to the rest of the house."""
 
-    bus: BusPlace
+    bus: KasminaPlace
     emitter: TelemetryEmitter
     telemetry: Telemetry
 
@@ -86,7 +86,7 @@ async def serve(settings: KasminaSettings) -> None:
 
 def _voice(settings: KasminaSettings, keyring: Keyring, host: ServerHost) -> Voice:
     instruments = Instruments(host.registry)
-    bus = BusPlace.from_settings(settings, keyring, instruments)
+    bus = KasminaPlace.at(settings.oona_address, "kasmina", keyring, instruments)
     emitter = TelemetryEmitter("kasmina", bus.publish_telemetry)
     bus.report_to(emitter)
     return Voice(bus, emitter, Telemetry(instruments, emitter))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from esper_core import leyline
-from esper_core.errors import StorageError
+from esper_core.database import Database
 from nissa.entries import Entry
 
 _SCHEMA: Final = """
@@ -81,13 +80,11 @@ class History:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._transaction() as db:
-            db.executescript(_SCHEMA)
+        self._database = Database(path, _SCHEMA, synchronous="NORMAL", what="history")
 
     def add(self, entries: Iterable[Entry]) -> list[Entry]:
         """Store entries and return those that are new."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             return [entry for entry in entries if self._insert(db, entry)]
 
     def find(self, query: HistoryQuery) -> list[tuple[int, Entry]]:
@@ -97,19 +94,19 @@ class History:
         limit = min(query.limit or DEFAULT_LIMIT, MAX_LIMIT)
         # Conditions are fixed texts from this module; only their values come from outside, as parameters.
         statement = f"SELECT {_COLUMNS} FROM entries WHERE {conditions} ORDER BY number {order} LIMIT ?"
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             rows = db.execute(statement, (*values, limit)).fetchall()
         return [(int(row[0]), _entry(row)) for row in rows]
 
     def count(self) -> int:
         """Return how many entries there are."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             return int(db.execute("SELECT count(*) FROM entries").fetchone()[0])
 
     def count_by(self, name: str, attribute: str) -> dict[str, int]:
         """Count the entries of a name by the value of one attribute."""
         statement = "SELECT json_extract(attributes, '$.' || ?), count(*) FROM entries WHERE name = ? GROUP BY 1"
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             return {str(value): int(count) for value, count in db.execute(statement, (attribute, name))}
 
     def _insert(self, db: sqlite3.Connection, entry: Entry) -> bool:
@@ -129,21 +126,6 @@ class History:
             "occurred_at, attributes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
         return db.execute(statement, row).rowcount == 1
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        # One connection a transaction: callers come from worker threads, and SQLite's connections stay in theirs.
-        try:
-            db = sqlite3.connect(self._path, timeout=10.0)
-            try:
-                db.execute("PRAGMA journal_mode=WAL")
-                db.execute("PRAGMA synchronous=NORMAL")
-                with db:
-                    yield db
-            finally:
-                db.close()
-        except sqlite3.Error as error:
-            raise StorageError(f"The history {self._path} cannot be used: {error}.") from error
 
 
 def _conditions(query: HistoryQuery) -> tuple[str, list[Any]]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from esper_core import leyline
 from esper_core.clocks import from_timestamp
-from esper_core.errors import StorageError, ValidationError
+from esper_core.database import Database
+from esper_core.errors import ValidationError
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS reports (
@@ -43,9 +41,7 @@ class ReplayStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._transaction() as db:
-            db.executescript(_SCHEMA)
+        self._database = Database(path, _SCHEMA, synchronous="FULL", what="replay store")
 
     def add(self, report: leyline.FieldReport) -> bool:
         """Store a report; return False when it was there already.
@@ -65,7 +61,7 @@ class ReplayStore:
             from_timestamp(report.issued_at).isoformat(),
             report.SerializeToString(deterministic=True),
         )
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             added = db.execute("INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?, ?)", row).rowcount == 1
             if not added:
                 db.execute(
@@ -76,37 +72,22 @@ class ReplayStore:
 
     def count(self) -> int:
         """Return how many reports are stored."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             return int(db.execute("SELECT count(*) FROM reports").fetchone()[0])
 
     def duplicates(self) -> int:
         """Return how many deliveries were of reports that were there already."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             row = db.execute("SELECT value FROM counters WHERE name = ?", (DUPLICATES,)).fetchone()
         return int(row[0]) if row is not None else 0
 
     def newest(self, limit: int) -> list[leyline.FieldReport]:
         """Return at most `limit` reports, newest first."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             rows = db.execute(
                 "SELECT report FROM reports ORDER BY issued_at DESC, report_id DESC LIMIT ?", (limit,)
             ).fetchall()
         return [leyline.FieldReport.FromString(row[0]) for row in rows]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        # One connection a transaction: callers come from worker threads, and SQLite's connections stay in theirs.
-        try:
-            db = sqlite3.connect(self._path, timeout=10.0)
-            try:
-                db.execute("PRAGMA journal_mode=WAL")
-                db.execute("PRAGMA synchronous=FULL")
-                with db:
-                    yield db
-            finally:
-                db.close()
-        except sqlite3.Error as error:
-            raise StorageError(f"The replay store {self._path} cannot be used: {error}.") from error
 
 
 def _require_identity(report: leyline.FieldReport) -> None:

@@ -15,7 +15,7 @@ from esper_core.rpc import ServerHost, health_probe, open_channel, tls_from_envi
 from esper_core.security import Keyring, MessageSigner, TokenSource
 from esper_core.telemetry import Instruments, TelemetryEmitter
 from tamiyo.advisor import Advisor
-from tamiyo.bus import BusPlace
+from tamiyo.bus import TamiyoPlace
 from tamiyo.catalogue import Catalogue
 from tamiyo.controller import Controller, Sign
 from tamiyo.desk import Desk, Reporting
@@ -52,7 +52,7 @@ async def _serve(settings: TamiyoSettings, folder: Path) -> None:
     keyring = Keyring.load(settings.keyring_file)
     host = ServerHost.from_settings("tamiyo", settings)
     instruments = Instruments(host.registry)
-    bus = BusPlace.from_settings(settings, keyring, instruments)
+    bus = TamiyoPlace.at(settings.oona_address, "tamiyo", keyring, instruments)
     emitter = TelemetryEmitter("tamiyo", bus.publish_telemetry)
     bus.report_to(emitter)
     telemetry = Telemetry(instruments, emitter)

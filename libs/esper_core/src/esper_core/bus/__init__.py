@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from esper_core.bus.envelope import EnvelopeSealer, EnvelopeVerifier, open_payload
     from esper_core.bus.memory import InMemoryBroker
     from esper_core.bus.outbox import Receipt
+    from esper_core.bus.place import BusPlace
     from esper_core.bus.received import Handler, Received
     from esper_core.bus.retry import RetryPolicy
     from esper_core.bus.routing import STREAMS, group_key, stream_of, streams_for
@@ -23,6 +24,7 @@ __all__ = [
     "STREAMS",
     "Bus",
     "BusClient",
+    "BusPlace",
     "EnvelopeSealer",
     "EnvelopeVerifier",
     "Handler",
@@ -40,6 +42,7 @@ __all__ = [
 _HOMES: Final = {
     "Bus": "bus",
     "BusClient": "client",
+    "BusPlace": "place",
     "EnvelopeSealer": "envelope",
     "EnvelopeVerifier": "envelope",
     "Handler": "received",
