@@ -224,7 +224,12 @@ def test_shutdown_is_bounded_when_a_job_blocks_the_loop() -> None:
 
 
 def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    """Say whether a process is over; its first thread may be a zombie while others still die, and hold its files."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() == psutil.STATUS_ZOMBIE and len(os.listdir(f"/proc/{pid}/task")) == 1
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return True
 
 
 def read_pid(marker: Path) -> int:
