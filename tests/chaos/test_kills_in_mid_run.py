@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from esper_core import leyline
-from esper_core.stack import STORE, members
+from esper_core.errors import to_exit_code
+from esper_core.stack import STORE, ProcessIdentity, StackRecord, members
 from support.local_stack import LocalStack
 from support.waiting import wait_until
 
@@ -26,6 +30,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     local.up()
     yield local
     local.down()
+
+
+def processes(stack: LocalStack) -> list[ProcessIdentity]:
+    """Return what runs on behalf of a stack that may be neither up nor down."""
+    return members(StackRecord.load(stack.paths.record).stack_id) if stack.paths.record.exists() else []
 
 
 def worker_pid(stack: LocalStack, run_id: str) -> int:
@@ -59,12 +68,33 @@ def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(stack: LocalStack) 
     assert status.result.resumes == 1
 
 
-def test_nothing_is_left_after_ctrl_c(tmp_path_factory: pytest.TempPathFactory) -> None:
-    local = LocalStack(tmp_path_factory.mktemp("second-stack"))
-    up = local.begin("up")
-    wait_until(local.healthy, 120, what="the second stack")
-    stack_id = local.client.record.stack_id
-    assert members(stack_id)
-    up.send_signal(signal.SIGINT)
-    up.communicate(timeout=90)
-    wait_until(lambda: not members(stack_id), 10, what="nothing left")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["as soon as it has a record", "once it is healthy"])
+def test_nothing_is_left_of_a_stack_that_is_stopped(how: signal.Signals, when: str, tmp_path: Path) -> None:
+    local = LocalStack(tmp_path / "state")
+    with local.begin("up") as up:
+        wait_until(lambda: bool(processes(local)), 30, what="its first process")
+        if when == "once it is healthy":
+            wait_until(local.healthy, 120, what="the second stack")
+        try:
+            up.send_signal(how)
+            up.communicate(timeout=60)
+            assert processes(local) == []
+        finally:
+            up.kill()
+            local.down()
+
+
+def test_nothing_is_left_of_a_demo_that_is_interrupted(tmp_path: Path) -> None:
+    local = LocalStack(tmp_path / "out" / "state")
+    command = [sys.executable, "-m", "esper_cli", "demo", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as demo:
+        try:
+            workers = local.paths.data("tolaria")
+            wait_until(lambda: bool(list(workers.glob("runs/*/worker.json"))), 120, what="its first worker")
+            demo.send_signal(signal.SIGINT)
+            assert demo.wait(60) == to_exit_code(KeyboardInterrupt())
+            assert processes(local) == []
+        finally:
+            demo.kill()
+            local.down()

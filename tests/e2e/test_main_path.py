@@ -127,7 +127,7 @@ def test_an_emergency_halts_the_run_with_a_checkpoint_from_which_it_goes_on(stac
     from esper_core import leyline
     from esper_core.pb.esper.weatherlight.v1 import weatherlight_pb2, weatherlight_pb2_grpc
 
-    submitted = stack.esper_json("run", "submit", "letter", "--policy", "none", "--flops", "3e9")
+    submitted = stack.esper_json("run", "submit", "letter", "--policy", "none", "--flops", "16e9")
     run_id = submitted["run_id"]
     wait_until(lambda: stack.runs.status(run_id).progress.step > 20, 60, what="the run under way")
     with stack.client.channel("weatherlight") as channel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,13 @@ from typing import Any, Final
 
 from esper_cli.stack_client import StackClient
 from esper_core import leyline
-from esper_core.errors import RunFailedError, RunHaltedError, TimeoutExceededError, UnavailableError
+from esper_core.errors import (
+    OperationCancelledError,
+    RunFailedError,
+    RunHaltedError,
+    TimeoutExceededError,
+    UnavailableError,
+)
 from esper_core.ids import new_ulid
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2, tolaria_pb2_grpc
 
@@ -30,6 +37,7 @@ class RunClient:
 
     def __init__(self, stack: StackClient) -> None:
         self._stack = stack
+        self._given_up = threading.Event()
 
     def submit(self, spec: leyline.RunSpec) -> leyline.RunStatus:
         """Submit a run; a retry of the same submission gives the same run."""
@@ -55,6 +63,8 @@ class RunClient:
         ------
         UnavailableError
             If Tolaria stays away for two minutes.
+        OperationCancelledError
+            If somebody gave up waiting.
         """
         heard = time.monotonic()
         while True:
@@ -67,7 +77,11 @@ class RunClient:
             except (UnavailableError, TimeoutExceededError):
                 if time.monotonic() - heard > PATIENCE_S:
                     raise
-            time.sleep(RECONNECT_S)
+            self._pause()
+
+    def give_up(self) -> None:
+        """Let whoever follows a run in another thread go as soon as Tolaria is away."""
+        self._given_up.set()
 
     def wait(self, run_id: str) -> leyline.RunStatus:
         """Wait until a run has ended and return its last status."""
@@ -89,7 +103,11 @@ class RunClient:
             except (UnavailableError, TimeoutExceededError):
                 if time.monotonic() > deadline:
                     raise
-            time.sleep(RECONNECT_S)
+            self._pause()
+
+    def _pause(self) -> None:
+        if self._given_up.wait(RECONNECT_S):
+            raise OperationCancelledError("Nobody waits for an answer any more.")
 
     @contextmanager
     def _stub(self) -> Iterator[Any]:

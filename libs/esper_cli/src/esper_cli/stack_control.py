@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from esper_cli.keeper import sweep, wait_until_gone
 from esper_cli.stack_client import StackClient
+from esper_cli.stopping import StopRequest
 from esper_core import leyline
 from esper_core.errors import EsperError, InternalError, StateFolderInUseError, TimeoutExceededError, class_of
 from esper_core.files import FileLock, ensure_directory, read_json
@@ -48,7 +49,7 @@ def start_keeper(paths: StackPaths) -> subprocess.Popen[bytes]:
 
 
 def wait_until_healthy(
-    paths: StackPaths, keeper: subprocess.Popen[bytes], within_s: float, progress: Progress
+    paths: StackPaths, keeper: subprocess.Popen[bytes], within_s: float, progress: Progress, stop: StopRequest
 ) -> weatherlight_pb2.SystemStatus:
     """Wait until every service of a stack is healthy and return the system.
 
@@ -58,10 +59,13 @@ def wait_until_healthy(
         If some are not healthy in time; the message names them and their logs.
     EsperError
         If the keeper ended.
+    KeyboardInterrupt
+        If somebody asked to stop.
     """
     deadline = time.monotonic() + within_s
     status: weatherlight_pb2.SystemStatus | None = None
     while time.monotonic() < deadline:
+        stop.check()
         if keeper.poll() is not None:
             raise _keeper_ended(paths)
         status = system(paths)

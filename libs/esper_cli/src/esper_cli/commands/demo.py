@@ -20,6 +20,8 @@ from esper_cli.options import Json
 from esper_cli.output import ERR, OUT, print_json, print_table, say
 from esper_cli.stack_client import StackClient
 from esper_cli.stack_control import start_keeper, take_down, wait_until_healthy
+from esper_cli.stopping import StopRequest
+from esper_core.errors import EsperError
 from esper_core.stack import StackPaths
 
 
@@ -48,10 +50,15 @@ def demo(
 
 @contextmanager
 def _own_stack(paths: StackPaths) -> Iterator[StackClient]:
-    keeper = start_keeper(paths)
+    with StopRequest() as stop:
+        keeper = start_keeper(paths)
+        try:
+            with ERR.status("Starting nine services and an embedded Valkey"):
+                wait_until_healthy(paths, keeper, 120.0, lambda _: None, stop)
+        except (KeyboardInterrupt, EsperError):
+            take_down(paths)
+            raise
     try:
-        with ERR.status("Starting nine services and an embedded Valkey"):
-            wait_until_healthy(paths, keeper, 120.0, lambda _: None)
         say("All services are healthy.")
         yield StackClient.of(paths.root)
     finally:

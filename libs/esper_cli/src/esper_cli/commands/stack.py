@@ -14,6 +14,7 @@ from esper_cli.options import DEFAULT_STATE_DIR, Json, StateDir
 from esper_cli.output import ERR, OUT, print_json, print_table, say
 from esper_cli.stack_client import StackClient
 from esper_cli.stack_control import start_keeper, take_down, wait_until_healthy
+from esper_cli.stopping import StopRequest
 from esper_core import leyline
 from esper_core.errors import EsperError
 from esper_core.pb.esper.weatherlight.v1 import weatherlight_pb2, weatherlight_pb2_grpc
@@ -39,19 +40,19 @@ def up(
 ) -> None:
     """Start all services on this machine and keep them alive; Ctrl-C stops them again."""
     paths = state_paths(state_dir)
-    keeper = start_keeper(paths)
-    try:
-        system = _await_health(paths, keeper, timeout)
-    except (KeyboardInterrupt, EsperError):
-        take_down(paths)
-        raise
-    print_json(system) if as_json else _print_system(system)
-    if detach:
-        return
-    say("The stack is up. Ctrl-C stops it; `esper run submit letter --follow` in another terminal trains on it.")
-    try:
-        keeper.wait()
-    except KeyboardInterrupt:
+    with StopRequest() as stop:
+        keeper = start_keeper(paths)
+        try:
+            system = _await_health(paths, keeper, timeout, stop)
+        except (KeyboardInterrupt, EsperError):
+            take_down(paths)
+            raise
+        print_json(system) if as_json else _print_system(system)
+        if detach and not stop.asked:
+            return
+        say("The stack is up. Ctrl-C stops it; `esper run submit letter --follow` in another terminal trains on it.")
+        stop.outlast(keeper)
+    if stop.asked:
         say("Stopping the stack.")
         take_down(paths)
 
@@ -117,9 +118,11 @@ def _probe(client: StackClient, service: str) -> str:
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
-def _await_health(paths: StackPaths, keeper: Popen[bytes], timeout_s: float) -> weatherlight_pb2.SystemStatus:
+def _await_health(
+    paths: StackPaths, keeper: Popen[bytes], timeout_s: float, stop: StopRequest
+) -> weatherlight_pb2.SystemStatus:
     with ERR.status("Starting Weatherlight") as line:
-        return wait_until_healthy(paths, keeper, timeout_s, lambda system: _show_progress(line, system))
+        return wait_until_healthy(paths, keeper, timeout_s, lambda system: _show_progress(line, system), stop)
 
 
 def _show_progress(line: Status, system: weatherlight_pb2.SystemStatus) -> None:

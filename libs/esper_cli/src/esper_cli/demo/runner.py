@@ -48,7 +48,8 @@ def run_demo(
     """
     began = time.monotonic()
     runs = RunClient(stack)
-    with ThreadPoolExecutor(parallel) as pool:
+    pool = ThreadPoolExecutor(parallel)
+    try:
         search = _search(pool, runs, budget, watcher)
         pending = [
             (arm, seed, pool.submit(_finish, runs, options, watcher))
@@ -56,6 +57,10 @@ def run_demo(
             for arm, options in arm_runs(budget, seed, search.chosen).items()
         ]
         finished = [_arm_run(arm, seed, *done.result()) for arm, seed, done in pending]
+    finally:
+        runs.give_up()
+        # Whoever interrupts a demo does not want to wait for the runs that are under way: they end with the stack.
+        pool.shutdown(wait=False, cancel_futures=True)
     return DemoResults(finished, search, budget, time.monotonic() - began, machine)
 
 
