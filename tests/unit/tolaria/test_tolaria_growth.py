@@ -26,6 +26,7 @@ from support.tolaria_runs import (
 )
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.state.checkpoints import CheckpointStore
+from tolaria.training.links import BoundaryMark
 from tolaria.training.step import training_step
 from tolaria.worker.start import begin
 
@@ -208,3 +209,19 @@ def test_a_run_begins_from_the_grown_model_of_another(
     training_step(other, 4.0)
     with pytest.raises(NotFoundError):
         begin(open_letter(letter_spec(start_from=str(tmp_path / "away"))), CheckpointStore(tmp_path / "none", 2))
+
+
+@pytest.mark.parametrize(("spacing_ms", "in_epoch"), [(0.0, [2, 4, 6]), (3_600_000.0, [2])])
+def test_steps_that_are_faster_than_the_spacing_tell_only_ends_of_epochs(
+    tmp_path: Path, spacing_ms: float, in_epoch: list[int]
+) -> None:
+    run = small_run(tmp_path, evidence_interval_steps=2, evidence_spacing_ms=spacing_ms)
+    pulse, counters, epoch_end = run.parts.pulse, run.session.counters, run.session.sampler.batches_per_epoch
+    for step in (1, 2, 3, 4, 5, 6, epoch_end):
+        counters.step = step - 1
+        with pulse.watching():
+            counters.step = step
+        pulse.beat()
+    marks = [item.step for item in run.links.to_kasmina.take() if isinstance(item, BoundaryMark)]
+    assert marks == [*in_epoch, epoch_end]
+    run.events.close()
