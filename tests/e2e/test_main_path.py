@@ -77,6 +77,18 @@ def test_the_exported_model_is_as_accurate_without_any_service(stack: LocalStack
     assert float(done.stdout) == pytest.approx(grown["accuracy"], abs=1e-9)
 
 
+def test_the_final_network_can_be_trained_from_scratch_to_see_whether_growing_mattered(
+    stack: LocalStack, grown: Any
+) -> None:
+    told = stack.esper_json("run", "replay-static", grown["run_id"], "--rate", "1e-2", "--rate", "2e-2", timeout_s=300)
+    static = told["static"]
+    assert told["learning_rate"] == min((0.01, 0.02), key=lambda rate: told["learning_rate_search"][f"{rate:g}"])
+    assert static["parameters_initial"] == static["parameters_final"] == grown["parameters_final"]
+    assert 0.95 * grown["flops"] < static["flops"] <= grown["flops"]
+    assert told["difference"] == pytest.approx(grown["accuracy"] - static["accuracy"])
+    assert f"{abs(100 * told['difference']):.2f} points" in told["claim"]
+
+
 @pytest.mark.req("TAM-24")
 def test_every_command_has_one_report_that_simic_holds_once(stack: LocalStack, grown: Any) -> None:
     with stack.client.channel("simic") as channel:
@@ -127,7 +139,7 @@ def test_an_emergency_halts_the_run_with_a_checkpoint_from_which_it_goes_on(stac
     from esper_core import leyline
     from esper_core.pb.esper.weatherlight.v1 import weatherlight_pb2, weatherlight_pb2_grpc
 
-    submitted = stack.esper_json("run", "submit", "letter", "--policy", "none", "--flops", "16e9")
+    submitted = stack.esper_json("run", "submit", "letter", "--policy", "none", "--flops", "10e9")
     run_id = submitted["run_id"]
     wait_until(lambda: stack.runs.status(run_id).progress.step > 20, 60, what="the run under way")
     with stack.client.channel("weatherlight") as channel:

@@ -191,9 +191,8 @@ def test_a_seed_in_shadow_learns_while_the_host_s_gradients_stay_untouched(
     assert any(not torch.equal(before, after) for before, after in zip(host, now, strict=True))
 
 
-def test_a_run_begins_from_the_grown_model_of_another(
-    run: SmallRun, executor: DirectiveExecutor, tmp_path: Path
-) -> None:
+def kept_checkpoint(run: SmallRun, executor: DirectiveExecutor) -> Path:
+    """Grow a seed, keep it, and return the folder of the checkpoint that holds it."""
     session = run.session
     prepare_kernel(session, run.links, SEED)
     executor.apply(attach(session, SEED))
@@ -202,13 +201,38 @@ def test_a_run_begins_from_the_grown_model_of_another(
         train(run, 2)
     run.parts.keeper.checkpoint("final")
     (record,) = run.store.records()
-    other = open_letter(letter_spec(start_from=str(record.path)))
+    return record.path
+
+
+def test_a_run_begins_from_the_grown_model_of_another(
+    run: SmallRun, executor: DirectiveExecutor, tmp_path: Path
+) -> None:
+    folder = kept_checkpoint(run, executor)
+    other = open_letter(letter_spec(start_from=str(folder)))
     begun = begin(other, CheckpointStore(tmp_path / "none", 2))
     assert not begun.resumed and other.counters.step == 0
-    assert other.host.parameter_count() == session.host.parameter_count()
+    assert other.host.parameter_count() == run.session.host.parameter_count()
     training_step(other, 4.0)
     with pytest.raises(NotFoundError):
         begin(open_letter(letter_spec(start_from=str(tmp_path / "away"))), CheckpointStore(tmp_path / "none", 2))
+
+
+def test_a_run_begins_with_the_topology_of_another_and_new_weights(
+    run: SmallRun, executor: DirectiveExecutor, tmp_path: Path
+) -> None:
+    spec = letter_spec(start_from=str(kept_checkpoint(run, executor)), topology_only=True, random_seed=8)
+    other = open_letter(spec)
+    begin(other, CheckpointStore(tmp_path / "none", 2))
+    assert other.host.parameter_count() == other.counters.parameters_initial == run.session.host.parameter_count()
+    grown, planted = (dict(session.host.model.named_parameters()) for session in (run.session, other))
+    assert list(grown) == list(planted)
+    assert not any(torch.equal(grown[name], planted[name]) for name in grown if planted[name].dim() > 1)
+    (group,) = other.optimizer.param_groups
+    assert {id(tensor) for tensor in group["params"]} == {id(tensor) for tensor in planted.values()}
+    before = {name: tensor.detach().clone() for name, tensor in planted.items()}
+    training_step(other, 4.0)
+    training_step(other, 4.0)
+    assert not any(torch.equal(before[name], planted[name]) for name in before)
 
 
 @pytest.mark.parametrize(("spacing_ms", "in_epoch"), [(0.0, [2, 4, 6]), (3_600_000.0, [2])])

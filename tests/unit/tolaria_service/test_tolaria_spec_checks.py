@@ -57,6 +57,11 @@ def test_numbers_are_taken_inside_their_bounds_only(floor: float, warmup: float,
             check_spec(wanted)
 
 
+def test_a_topology_needs_a_place_to_come_from() -> None:
+    with pytest.raises(ValidationError, match="does not say from where"):
+        check_spec(spec(topology_only=True))
+
+
 def test_several_workers_come_later() -> None:
     check_spec(spec(workers=1))
     with pytest.raises(UnimplementedError, match="one worker"):

@@ -39,7 +39,7 @@ def _show(bar: Progress, task: TaskID, event: leyline.RunEvent) -> None:
         return
     line = told(event) if which in _KINDS else ""
     if line:
-        bar.console.print(f"step {event.global_step:>6}  {line}")
+        bar.console.print(f"step {event.global_step:>6}  {line}", soft_wrap=not bar.console.is_terminal)
 
 
 def told(event: leyline.RunEvent) -> str:

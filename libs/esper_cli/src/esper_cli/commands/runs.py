@@ -13,6 +13,7 @@ from esper_cli.output import OUT, print_json, print_table, say
 from esper_cli.run_client import RunClient, raise_unless_completed, run_summary, state_word
 from esper_cli.run_spec import RunOptions, run_spec, unique, whole_number
 from esper_cli.stack_client import StackClient
+from esper_cli.static_replay import RATES, replay_static
 from esper_core import leyline
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2
 
@@ -175,6 +176,32 @@ def export(
     request = tolaria_pb2.ExportRunRequest(training_run_id=run_id, folder=str(folder.expanduser().absolute()))
     answer = _runs(state_dir).call("ExportRun", request, 120.0)
     print_json(answer) if as_json else say(f"Exported to {answer.folder}: {', '.join(answer.files)}")
+
+
+@app.command("replay-static")
+def replay(
+    run_id: RunId,
+    rate: Annotated[list[float] | None, typer.Option(help="Learning rate to try; may be repeated.")] = None,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Train a run's final network from scratch at equal FLOPs, and tell whether growing it mattered."""
+    runs = _runs(state_dir)
+
+    def follow_labelled(new_run: str, label: str) -> None:
+        say(f"{label}: run {new_run}")
+        follow(runs.events(new_run), label)
+
+    found = replay_static(runs, run_id, rate or RATES, follow_labelled)
+    if as_json:
+        print_json(found.as_json())
+        return
+    rows = (
+        (name, f"{summary['accuracy']:.4f}", summary["parameters_final"], f"{summary['flops']:.3g}", summary["run_id"])
+        for name, summary in (("grown", found.grown), ("static", found.static))
+    )
+    print_table("", ("network", "accuracy", "parameters", "FLOPs", "run"), rows)
+    OUT.print(found.claim())
 
 
 def _runs(state_dir: Path) -> RunClient:

@@ -106,6 +106,7 @@ def _shape(spec: leyline.RunSpec) -> bytes:
         batch_size=spec.batch_size,
         device=spec.device,
         start_from=spec.start_from,
+        topology_only=spec.topology_only,
         growth=leyline.GrowthSpec(sites=spec.growth.sites),
     )
     return shape.SerializeToString(deterministic=True)

@@ -116,6 +116,12 @@ def _words(spec: leyline.RunSpec) -> Iterator[Problem]:
             f"There is no checkpoint folder {spec.start_from!r}.",
             "the absolute path of one checkpoint's folder",
         )
+    yield from _unless(
+        bool(spec.start_from) or not spec.topology_only,
+        "spec.topology_only",
+        "spec.topology_only says to take a topology, but spec.start_from does not say from where.",
+        "true only together with spec.start_from",
+    )
 
 
 def _optimizer(given: leyline.OptimizerSpec) -> Iterator[Problem]:

@@ -87,3 +87,4 @@ class RunPlan:
     checkpoint_interval_steps: int = 0
     validation_interval_steps: int = 0
     start_from: str = ""
+    topology_only: bool = False

@@ -58,6 +58,7 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         checkpoint_interval_steps=spec.checkpoint_interval_steps,
         validation_interval_steps=spec.validation_interval_steps,
         start_from=spec.start_from,
+        topology_only=spec.topology_only,
     )
 
 

@@ -10,10 +10,12 @@ import torch
 
 from esper_core import leyline
 from esper_core.errors import NotFoundError
-from esper_runtime import stages
+from esper_runtime import load_kernel, materialise, stages
+from esper_runtime.errors import TopologyMismatchError
 from esper_runtime.ownership import HOST
 from esper_runtime.snapshot import Snapshot, capture_random, restore
 from esper_runtime.snapshot_store import read_snapshot
+from esper_runtime.topology import Topology
 from tolaria.state.capture import restore_session
 from tolaria.state.checkpoints import BadCheckpoint, CheckpointStore
 from tolaria.training.optimizer import build_optimizer
@@ -45,9 +47,13 @@ def begin(session: Session, store: CheckpointStore) -> Begun:
     if snapshot is not None:
         restore_session(session, snapshot)
         return Begun(f"Resumed at step {snapshot.step}.", True, tuple(bad))
-    if session.plan.start_from:
-        adopt_model(session, _read(Path(session.plan.start_from)))
-        return Begun(f"Started from the model in {session.plan.start_from}.", False, tuple(bad))
+    source = session.plan.start_from
+    if source and session.plan.topology_only:
+        plant_topology(session, _read(Path(source)).topology)
+        return Begun(f"Started with the topology in {source} and new weights.", False, tuple(bad))
+    if source:
+        adopt_model(session, _read(Path(source)))
+        return Begun(f"Started from the model in {source}.", False, tuple(bad))
     return Begun("Started.", False, tuple(bad))
 
 
@@ -61,6 +67,30 @@ def adopt_model(session: Session, snapshot: Snapshot) -> None:
     for record in session.host.seeds():
         if record.stage != stages.FOSSILIZED:
             session.host.cull(record.seed_id)
+    _train_all_as_host(session)
+
+
+def plant_topology(session: Session, topology: Topology) -> None:
+    """Give a fresh host the seeds that another run kept, with new weights, as if it had been designed like that.
+
+    Raises
+    ------
+    TopologyMismatchError
+        If a kept seed is a module that its user brought along, so that nothing says how to build it anew.
+    """
+    kept = [record for record in topology.grafts if record.stage == stages.FOSSILIZED]
+    for number, record in enumerate(kept):
+        if record.kernel is None:
+            raise TopologyMismatchError(f"Seed {record.seed_id} has no blueprint and cannot be built with new weights.")
+        weights = materialise(record.kernel, session.plan.random_seed + number)
+        module = load_kernel(record.kernel, weights)
+        session.host.germinate(record.site, module, seed_id=record.seed_id, blend=record.blend, kernel=record.kernel)
+        session.host.set_stage(record.seed_id, stages.PROBATIONARY)
+        session.host.fossilise(record.seed_id)
+    _train_all_as_host(session)
+
+
+def _train_all_as_host(session: Session) -> None:
     parameters = list(session.host.ownership.parameters(HOST).values())
     session.optimizer = build_optimizer(session.plan.optimizer, parameters)
     session.counters.parameters_initial = session.host.parameter_count()

@@ -200,6 +200,7 @@ class RunSpec(_message.Message):
     CHECKPOINT_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     VALIDATION_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     START_FROM_FIELD_NUMBER: _builtins.int
+    TOPOLOGY_ONLY_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     task: _builtins.str
@@ -230,6 +231,8 @@ class RunSpec(_message.Message):
     """Steps between validation passes; 0 means once per epoch."""
     start_from: _builtins.str
     """Checkpoint folder to start from; empty means fresh."""
+    topology_only: _builtins.bool
+    """Take only the topology from start_from: the kept seeds are there from the first step, and every weight is new."""
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskParameter]:
         """Parameters of the task."""
@@ -268,10 +271,11 @@ class RunSpec(_message.Message):
         checkpoint_interval_steps: _builtins.int = ...,
         validation_interval_steps: _builtins.int = ...,
         start_from: _builtins.str = ...,
+        topology_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth", "learning_rate", b"learning_rate", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "threads", b"threads", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
