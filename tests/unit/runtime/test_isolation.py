@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esper_runtime import Host, Site, add_seed_group, stages
+from esper_runtime.blending import clipped
 from support.growth import SEED, batch, equal_bits, grow, shake, state_of, tiny_host, train
 
 
@@ -105,6 +106,77 @@ def test_host_gradients_are_those_of_a_step_without_the_seed(isolation: int) -> 
         F.cross_entropy(host.model(x), y).backward()  # type: ignore[no-untyped-call]
         gradients.append(gradients_of(host))
     assert equal_bits(*gradients) and gradients[0]
+
+
+class Counting(nn.Module):
+    """A host module with a buffer of its own that every forward pass in training writes."""
+
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        return x
+
+
+class Drawing(nn.Module):
+    """A seed that draws random numbers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.linear(x), 0.5, self.training)
+
+
+def drawing_host() -> Host:
+    """Random numbers, running statistics and a counter behind the site as well as before it."""
+    torch.manual_seed(3)
+    body = nn.Sequential(nn.Linear(4, 10), nn.BatchNorm1d(10), nn.Dropout(0.2))
+    tail = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.BatchNorm1d(10), Counting(), nn.Linear(10, 3))
+    return Host(nn.Sequential(body, tail), [Site("body", "0", "features")], sample=batch()[0])
+
+
+@pytest.mark.parametrize("isolation", [stages.STRAIGHT_THROUGH, stages.SHADOW])
+def test_a_host_trains_bit_for_bit_as_without_the_seed(isolation: int) -> None:
+    ends, gradients = [], []
+    for with_seed in (False, True):
+        host = drawing_host()
+        optimizer = torch.optim.AdamW(host.model.parameters(), lr=0.05, weight_decay=0.01)
+        if with_seed:
+            torch.manual_seed(8)
+            host.germinate("body", Drawing(10), seed_id=SEED)
+            add_seed_group(host, optimizer, SEED)
+            host.set_stage(SEED, stages.TRAINING, isolation=isolation)
+            learned = {name: p.detach().clone() for name, p in host.graft(SEED).seed.named_parameters()}
+        torch.manual_seed(0)
+        for step in range(4):
+            optimizer.zero_grad()
+            x, y = batch(step)
+            F.cross_entropy(host.model(x), y).backward()  # type: ignore[no-untyped-call]
+            if with_seed and isolation == stages.SHADOW:
+                with host.shadow(SEED):
+                    F.cross_entropy(host.model(x), y).backward()  # type: ignore[no-untyped-call]
+            gradients.append(gradients_of(host))
+            optimizer.step()
+        ends.append({**host_state(host), "random state": torch.get_rng_state()})
+    assert equal_bits(*ends)
+    assert all(equal_bits(left, right) for left, right in zip(gradients[:4], gradients[4:], strict=True))
+    assert not equal_bits(learned, dict(host.graft(SEED).seed.named_parameters()))
+
+
+def test_the_output_of_a_straight_through_seed_is_clipped_to_its_host() -> None:
+    h, s = torch.randn(3, 5), torch.randn(3, 5)
+    held = clipped(100 * s, h)
+    assert torch.allclose(held.norm(dim=1), h.norm(dim=1)) and torch.equal(clipped(1e-3 * s, h), 1e-3 * s)
+    strong = (100 * s).requires_grad_()
+    clipped(strong, h).backward(strong.detach())  # type: ignore[no-untyped-call]
+    assert strong.grad is not None and float(strong.grad.abs().max()) < 1e-5
+    assert torch.equal(clipped(s, torch.zeros_like(h)), torch.zeros_like(h))
 
 
 def test_a_straight_through_seed_learns() -> None:

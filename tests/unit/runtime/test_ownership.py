@@ -37,6 +37,18 @@ def test_one_parameter_has_one_owner_under_any_name() -> None:
     assert refusal.value.details == {"y": HOST} and registry.owner_of("x") is None
 
 
+def test_a_seed_that_holds_a_parameter_of_the_host_or_a_view_of_it_is_not_attached() -> None:
+    for borrow in (lambda weight: weight, lambda weight: nn.Parameter(weight.detach().view_as(weight))):
+        host = tiny_host()
+        before = list(host.model.state_dict())
+        seed = nn.Linear(10, 10)
+        seed.weight = borrow(host.model.get_submodule("middle").weight)
+        with pytest.raises(OwnershipConflictError) as refusal:
+            host.germinate("hidden", seed, seed_id=SEED)
+        assert refusal.value.details == {f"seed:{SEED}:weight": HOST}
+        assert list(host.model.state_dict()) == before and host.ownership.owners() == (HOST,)
+
+
 @pytest.mark.req("KAS-13")
 def test_a_new_teacher_replaces_the_former_one() -> None:
     registry, one, two = OwnershipRegistry(), parameter(), parameter()

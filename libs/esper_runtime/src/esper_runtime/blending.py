@@ -23,6 +23,8 @@ from esper_runtime.errors import BlendError, MissingLogitsError
 from esper_runtime.modes import ALPHA_SCHEDULES, BLEND_MODES, CHANNEL, CONFIDENCE, LINEAR, RESIDUAL
 
 MAX_ALPHA_VEC: Final = 64
+MAX_OUTPUT_RATIO: Final = 1.0
+"""Norm of a straight-through seed's output over that of its host, at most; per sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,20 @@ class _StraightThrough(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         (alpha,) = ctx.saved_tensors
         return gradient, (gradient * alpha.to(gradient.dtype)).to(ctx.seed_dtype), None
+
+
+def clipped(s: Tensor, h: Tensor, ratio: float = MAX_OUTPUT_RATIO) -> Tensor:
+    """Return s with each sample scaled down to at most `ratio` times the L2 norm of that sample of h.
+
+    Nothing in the loss holds back a seed that is not in the forward pass, so its output would grow without end; where
+    the clip bites, the gradient along s is gone and only its direction is learned.
+    """
+    dims = tuple(range(1, s.dim()))
+    limit = ratio * torch.linalg.vector_norm(h.detach(), dim=dims, keepdim=True).to(s.dtype)
+    norm = torch.linalg.vector_norm(s, dim=dims, keepdim=True)
+    # Dividing by the larger of both gives exactly 1 for a sample within its limit.
+    scaled: Tensor = s * (limit / torch.maximum(norm, limit).clamp_min(torch.finfo(s.dtype).tiny))
+    return scaled
 
 
 def straight_through(h: Tensor, s: Tensor, alpha: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from esper_core.blueprints import SiteContract
-from esper_runtime.blending import BlendSpec, channel, confidence, convex, residual, straight_through
+from esper_runtime.blending import BlendSpec, channel, clipped, confidence, convex, residual, straight_through
 from esper_runtime.blueprints.operator import Operator
 from esper_runtime.modes import CHANNEL, CONVEX, RESIDUAL
+from esper_runtime.undisturbed import preserved_random_state
 
 Route = Literal["bypass", "live", "straight_through"]
 ROUTES: Final[tuple[Route, ...]] = ("bypass", "live", "straight_through")
@@ -77,8 +78,15 @@ class Graft(nn.Module):
         if self.route == "bypass":
             return h
         if self.route == "straight_through":
-            return straight_through(h, self.seed(h.detach()), self.alpha)
+            return self._beside(h)
         return self.blended(h, self.seed(h))
+
+    def _beside(self, h: Tensor) -> Tensor:
+        """Forward the host's output untouched while the seed learns from its gradient."""
+        # A seed that draws random numbers must not change those that the rest of the host draws after it.
+        with preserved_random_state():
+            s = self.seed(h.detach())
+        return straight_through(h, clipped(s, h), self.alpha)
 
     def blended(self, h: Tensor, s: Tensor) -> Tensor:
         """Return the blend of both outputs under the present settings."""

@@ -21,11 +21,11 @@ from esper_runtime.blending import BlendSpec
 from esper_runtime.contracts import Site, check_module
 from esper_runtime.errors import SeedStateError
 from esper_runtime.graft import Graft
-from esper_runtime.isolation import frozen
+from esper_runtime.isolation import frozen, keeps_statistics
 from esper_runtime.ownership import HOST, seed_owner
 from esper_runtime.surgery import Surgery
 from esper_runtime.topology import GraftRecord
-from esper_runtime.undisturbed import preserved_random_state
+from esper_runtime.undisturbed import preserved_buffers, preserved_random_state
 
 DEFAULT_TRAINING_ALPHA: Final = 0.5
 
@@ -186,7 +186,9 @@ class Host(Surgery):
         graft = self.graft(seed_id)
         route, alpha = graft.route, graft.alpha_value
         others, modules = self._apart_from({seed_id})
-        with frozen(others, modules), preserved_random_state():
+        # Norms are held by the freeze already; what other modules count or estimate in a forward pass is put back.
+        counting = [module for module in modules if not keeps_statistics(module)]
+        with frozen(others, modules), preserved_random_state(), preserved_buffers(counting):
             graft.route = "live"
             graft.set_alpha(graft.blend.target_alpha)
             try:

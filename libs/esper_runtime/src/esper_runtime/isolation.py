@@ -33,7 +33,7 @@ class Freeze:
                 parameter.requires_grad_(False)
                 parameter.grad = None
                 self._parameters[name] = parameter
-        self._hold_norms({id(module): module for module in modules if isinstance(module, _BatchNorm | _InstanceNorm)})
+        self._hold_norms({id(module): module for module in modules if keeps_statistics(module)})
 
     def release(self) -> None:
         """Give everything back."""
@@ -51,6 +51,11 @@ class Freeze:
             if key not in self._norms and module.track_running_stats:
                 self._norms[key] = (module, True, module.momentum)  # type: ignore[assignment]
                 _hold_norm(module)
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Say whether a module is a norm with running statistics, which a freeze holds still."""
+    return isinstance(module, _BatchNorm | _InstanceNorm)
 
 
 def _hold_norm(module: nn.Module) -> None:

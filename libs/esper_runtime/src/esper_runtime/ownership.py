@@ -133,9 +133,13 @@ class OwnershipRegistry:
 
     def _taken(self, entries: list[tuple[str, Parameter]]) -> list[Clash]:
         live = self._live()
-        by_identity = {id(parameter): owner for owner, parameter in live.values()}
-        found = ((name, by_identity.get(id(parameter)) or live.get(name, (None,))[0]) for name, parameter in entries)
-        return [Clash(name, owner) for name, owner in found if owner is not None]
+        by_identity = {key: owner for owner, parameter in live.values() for key in _identities(parameter)}
+        found = (
+            (name, next((by_identity[key] for key in _identities(parameter) if key in by_identity), None))
+            for name, parameter in entries
+        )
+        owners = ((name, owner or live.get(name, (None,))[0]) for name, owner in found)
+        return [Clash(name, owner) for name, owner in owners if owner is not None]
 
     def _release_where(self, matches: Callable[[str], bool]) -> tuple[str, ...]:
         names = tuple(name for name, (held, _) in self._entries.items() if matches(held))
@@ -143,3 +147,9 @@ class OwnershipRegistry:
             del self._entries[name]
         self._generation += 1
         return names
+
+
+def _identities(parameter: Parameter) -> tuple[tuple[str, int], ...]:
+    """Return the object's identity and, where it has memory, that of its storage: a view of a weight is that weight."""
+    address = parameter.untyped_storage().data_ptr()
+    return (("object", id(parameter)), ("memory", address)) if address else (("object", id(parameter)),)

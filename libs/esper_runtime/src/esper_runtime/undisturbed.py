@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -13,16 +13,24 @@ from torch import Tensor, nn
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode for the block, and everything back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    buffers = _saved_buffers(model)
-    with preserved_random_state():
+    with preserved_random_state(), preserved_buffers(model.modules()):
         model.eval()
         try:
             yield
         finally:
             for module, training in modes:
                 module.training = training
-            for module, name, buffer, value in buffers:
-                _put_back(module, name, buffer, value)
+
+
+@contextmanager
+def preserved_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Give the buffers of some modules back as they were, the same objects with the same bits."""
+    buffers = _saved_buffers(modules)
+    try:
+        yield
+    finally:
+        for module, name, buffer, value in buffers:
+            _put_back(module, name, buffer, value)
 
 
 @contextmanager
@@ -33,10 +41,10 @@ def preserved_random_state() -> Iterator[None]:
         yield
 
 
-def _saved_buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
+def _saved_buffers(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
     return [
         (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
+        for module in modules
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
