@@ -125,6 +125,22 @@ def test_orders(breaker: CircuitBreaker, told: list[Transition]) -> None:
     assert breaker.snapshot().opened_total == 1
 
 
+def test_it_may_ask_for_more_than_one_good_probe(clock: ManualClock) -> None:
+    breaker = CircuitBreaker("x", failure_threshold=1, open_s=10, success_threshold=2, clock=clock)
+    for good in (False, True):
+        breaker.trip("drill")
+        clock.advance(10)
+        with breaker.guard():
+            assert breaker.try_acquire() is None
+        assert breaker.state == HALF_OPEN
+        if good:
+            with breaker.guard():
+                pass
+        else:
+            fail(breaker)
+        assert breaker.state == (CLOSED if good else OPEN)
+
+
 class BreakerMachine(RuleBasedStateMachine):
     """Whatever happens: never two probes, and what is told is a connected path from CLOSED to the present state."""
 

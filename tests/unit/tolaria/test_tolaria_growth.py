@@ -12,6 +12,10 @@ import torch
 from esper_core import leyline
 from esper_core.clocks import to_timestamp
 from esper_core.errors import NotFoundError
+from esper_runtime.errors import IsolationViolationError
+from kasmina.convert.evidence import evidence_from_message
+from kasmina.gates import judge_gradient_health
+from kasmina.gates.limits import GateLimits
 from support.tolaria_runs import (
     SmallRun,
     attach,
@@ -189,6 +193,55 @@ def test_a_seed_in_shadow_learns_while_the_host_s_gradients_stay_untouched(
     assert any(not torch.equal(before, after) for before, after in zip(seed, learned, strict=True))
     now = [found.tensor for found in session.host.named_parameters() if found.seed_id is None]
     assert any(not torch.equal(before, after) for before, after in zip(host, now, strict=True))
+
+
+def _beside(run: SmallRun) -> leyline.Directive:
+    stage = leyline.SetStage(stage=leyline.SEED_STAGE_TRAINING, isolation=leyline.ISOLATION_MODE_STRAIGHT_THROUGH)
+    return directive(run.session, SEED, leyline.DIRECTIVE_KIND_SET_STAGE, set_stage=stage)
+
+
+def _evidence(run: SmallRun) -> leyline.SeedEvidence:
+    return [item for item in run.links.to_kasmina.take() if isinstance(item, leyline.SeedEvidence)][-1]
+
+
+@pytest.mark.req("KAS-8")
+def test_evidence_says_that_a_seed_learns_apart(run: SmallRun, executor: DirectiveExecutor) -> None:
+    prepare_kernel(run.session, run.links, SEED)
+    executor.apply(attach(run.session, SEED))
+    assert executor.apply(_beside(run)).applied
+    train(run, 20)
+    evidence = _evidence(run)
+    assert evidence.HasField("isolation_cosine") and evidence.isolation_cosine == 0.0
+    assert evidence.isolation_violations == 0 and evidence.host_gradient_norm > 0 and evidence.gradient_norm > 0
+
+
+@pytest.mark.req("KAS-8")
+def test_a_seed_that_reaches_into_its_host_is_told_and_ends_a_strict_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KASMINA_STRICT_ISOLATION", "1")
+    run = small_run(tmp_path)
+    kernel = prepare_kernel(run.session, run.links, SEED)
+    weight = next(found.tensor for found in run.session.host.named_parameters() if found.name.startswith("hidden"))
+    kernel.module.register_forward_hook(lambda module, inputs, output: output + weight.mean())
+    executor = DirectiveExecutor(run.parts.operations, lambda: run.session.counters.step)
+    executor.apply(attach(run.session, SEED))
+    executor.apply(_beside(run))
+    with pytest.raises(IsolationViolationError, match="to the host"):
+        train(run, 60)
+    evidence = _evidence(run)
+    assert evidence.isolation_violations == 1 and evidence.isolation_cosine != 0.0
+    assert judge_gradient_health(evidence_from_message(evidence), GateLimits()).reason == "isolation_violated"
+    run.events.close()
+
+
+def test_no_seed_is_attached_while_the_isolation_breaker_is_open(run: SmallRun, executor: DirectiveExecutor) -> None:
+    run.session.isolation.breaker.trip("three leaks in a row")
+    prepare_kernel(run.session, run.links, SEED)
+    refused = executor.apply(attach(run.session, SEED))
+    assert refused.error_code == "ESP-1019" and run.session.host.generation == 0
+    run.session.isolation.breaker.reset()
+    assert executor.apply(attach(run.session, SEED)).applied
 
 
 def kept_checkpoint(run: SmallRun, executor: DirectiveExecutor) -> Path:

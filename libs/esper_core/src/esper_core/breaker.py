@@ -1,8 +1,9 @@
 """Circuit breaker: after some failures in a row calls are held back, then one probe decides.
 
 CLOSED lets calls pass and counts failures in a row. OPEN refuses until its time is over. HALF_OPEN lets a single probe
-pass: its success closes the breaker, its failure opens it again. Calls that were admitted before the last transition
-have no say any more. Every transition is told, in order, outside the lock.
+pass: its success closes the breaker, or the last of several in a row where more are asked for; its failure opens it
+again. Calls that were admitted before the last transition have no say any more. Every transition is told, in order,
+outside the lock.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ class CircuitBreaker:
         Failures in a row that open it.
     open_s : float
         Seconds it stays OPEN before it lets a probe through.
+    success_threshold : int
+        Probes in a row that must succeed before it closes.
     on_transition : callable, optional
         Told of every transition; must not raise.
     clock : Clock
@@ -94,20 +97,23 @@ class CircuitBreaker:
         *,
         failure_threshold: int = 3,
         open_s: float = 30.0,
+        success_threshold: int = 1,
         on_transition: Callable[[Transition], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if failure_threshold < 1 or open_s <= 0:
-            raise ValueError("failure_threshold must be at least 1 and open_s above 0")
+        if failure_threshold < 1 or success_threshold < 1 or open_s <= 0:
+            raise ValueError("failure_threshold and success_threshold must be at least 1 and open_s above 0")
         self.name = name
         self._threshold = failure_threshold
         self._open_s = open_s
+        self._enough = success_threshold
         self._tell = on_transition
         self._clock = clock
         self._lock = Lock()
         self._state: State = leyline.CIRCUIT_STATE_CLOSED
         self._term = 0
         self._failures = 0
+        self._successes = 0
         self._opened_at = 0.0
         self._probing = False
         self._opened_total = 0
@@ -209,8 +215,14 @@ class CircuitBreaker:
             if term == self._term:
                 self._failures = 0
                 if self._state == leyline.CIRCUIT_STATE_HALF_OPEN:
-                    self._move(leyline.CIRCUIT_STATE_CLOSED, "probe succeeded", told)
+                    self._probed(told)
         self._announce(told)
+
+    def _probed(self, told: list[Transition]) -> None:
+        self._probing = False
+        self._successes += 1
+        if self._successes >= self._enough:
+            self._move(leyline.CIRCUIT_STATE_CLOSED, "probe succeeded", told)
 
     def _failed(self, term: int, reason: str) -> None:
         told: list[Transition] = []
@@ -231,6 +243,7 @@ class CircuitBreaker:
         self._state = state
         self._term += 1
         self._probing = False
+        self._successes = 0
         if state == leyline.CIRCUIT_STATE_OPEN:
             self._opened_at = self._clock.monotonic()
             self._opened_total += 1

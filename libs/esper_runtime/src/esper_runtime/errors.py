@@ -15,6 +15,7 @@ __all__ = [
     "BlendError",
     "BlueprintParameterError",
     "ExportError",
+    "IsolationViolationError",
     "KernelFormatError",
     "MissingLogitsError",
     "OwnershipConflictError",
@@ -50,6 +51,10 @@ class SeedStateError(StateConflictError):
 
 class OwnershipConflictError(StateConflictError):
     """A parameter already has another owner."""
+
+
+class IsolationViolationError(StateConflictError):
+    """A seed gave its host a gradient although it was to learn apart."""
 
 
 class TopologyMismatchError(StateConflictError):

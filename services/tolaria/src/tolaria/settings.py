@@ -26,6 +26,11 @@ class WorkerSettings(PeerSettings):
     evidence_spacing_ms: float = Field(
         default=25.0, ge=0, description="Shortest wall time between two evidence reports within an epoch."
     )
+    strict_isolation: bool = Field(
+        default=False,
+        validation_alias="KASMINA_STRICT_ISOLATION",
+        description="End the run at the next fence when a seed that is to learn apart touches its host.",
+    )
     probe_fraction: float = Field(
         default=0.01, gt=0, le=1, description="Share of the budget between two counterfactual probes of a seed."
     )

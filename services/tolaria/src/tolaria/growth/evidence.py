@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from torch import nn
+from torch import Tensor, nn
 
 from esper_core import leyline
 from esper_core.clocks import SYSTEM_CLOCK, Clock, to_timestamp
 from esper_runtime.graft import Graft
 from esper_runtime.host import Host
+from esper_runtime.leaks import Leak
 from esper_runtime.naming import parent_of
 from esper_runtime.topology import GraftRecord
 from tolaria.growth.book import Contribution, SeedEntry
@@ -75,7 +76,8 @@ class EvidenceCollector:
 
     def _about(self, record: GraftRecord, observed: Observed, boundary: bool, final: bool) -> leyline.SeedEvidence:
         session = self._session
-        entry = self._note(record, observed)
+        leak = self._leak(observed)
+        entry = self._note(record, observed, leak)
         fresh = self._probe(entry, record, final)
         entry = session.book.entries[record.seed_id]
         message = leyline.SeedEvidence(
@@ -90,10 +92,11 @@ class EvidenceCollector:
             dwell_epochs=max(0, session.epoch - entry.stage_epoch),
             gradient_norm=entry.gradient_norm,
             host_gradient_norm=self._host_norm(),
+            isolation_cosine=None if leak is None else leak.cosine,
             isolation_violations=entry.isolation_violations,
             latency_ms=observed.latency_ms,
-            output_norm=observed.output_norm,
-            host_output_norm=observed.host_output_norm,
+            output_norm=_number(observed.output_norm),
+            host_output_norm=_number(observed.host_output_norm),
             finite=entry.finite,
             loss=session.statistics.loss_ewma,
             loss_at_germination=entry.loss_at_germination,
@@ -107,11 +110,11 @@ class EvidenceCollector:
             self._add_probe(message, fresh, entry)
         return message
 
-    def _note(self, record: GraftRecord, observed: Observed) -> SeedEntry:
+    def _note(self, record: GraftRecord, observed: Observed, leak: Leak | None) -> SeedEntry:
         """Carry over into the book what holds from now on: norms, finiteness, the course of alpha."""
         book, entry = self._session.book, self._session.book.entries[record.seed_id]
         norm = self._seed_norm(record.seed_id)
-        numbers = [number for number in (norm, observed.output_norm) if number is not None]
+        numbers = [number for number in (norm, _number(observed.output_norm)) if number is not None]
         blending = record.stage == leyline.SEED_STAGE_BLENDING
         rises = record.ramp is None or record.ramp.target >= record.ramp.initial
         against = blending and rises and record.alpha < entry.alpha - _SLACK
@@ -121,16 +124,17 @@ class EvidenceCollector:
             finite=entry.finite and all(math.isfinite(number) for number in numbers),
             alpha=record.alpha,
             alpha_monotone=entry.alpha_monotone and not against,
-            isolation_violations=entry.isolation_violations + self._violated(record),
+            isolation_violations=entry.isolation_violations + self._violated(record.seed_id, leak),
         )
 
-    def _violated(self, record: GraftRecord) -> int:
-        """Count a violation where the host was to be frozen and has gradients all the same."""
-        frozen = (leyline.SEED_STAGE_TRAINING, leyline.ISOLATION_MODE_FREEZE)
-        if (record.stage, record.isolation) != frozen:
-            return 0
-        host = (found.tensor for found in self._session.host.named_parameters() if found.seed_id is None)
-        return int(any(tensor.grad is not None for tensor in host))
+    @staticmethod
+    def _leak(observed: Observed) -> Leak | None:
+        """Read what leaked in the step that was watched; a report without such a step has nothing to say about it."""
+        meter, observed.leak = observed.leak, None
+        return None if meter is None else meter.read()
+
+    def _violated(self, seed_id: str, leak: Leak | None) -> int:
+        return 0 if leak is None else int(self._session.isolation.judge(seed_id, leak))
 
     def _seed_norm(self, seed_id: str) -> float | None:
         norm = gradient_norm(self._session.host.graft(seed_id).seed.parameters())
@@ -198,6 +202,10 @@ def _without_grafts(name: str, grafts: list[str]) -> str:
         if name.startswith(f"{graft}.host"):
             name = graft + name.removeprefix(f"{graft}.host")
     return name
+
+
+def _number(scalar: Tensor | None) -> float | None:
+    return None if scalar is None else float(scalar)
 
 
 def _blended(record: GraftRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Watching seeds during one training step: strength of their outputs and the time that they cost."""
+"""Watching seeds during one training step: strength of their outputs, what leaks to the host, and time."""
 
 from __future__ import annotations
 
@@ -8,33 +8,47 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from esper_runtime.graft import Graft
+from esper_runtime.host import Host
+from esper_runtime.leaks import LeakMeter, watch_leaks
 
 
 @dataclass(slots=True)
 class Observed:
-    """Root mean square of the outputs, and the forward time in ms; None where the seed did not run."""
+    """What one step showed of a seed; None where it did not run.
 
-    output_norm: float | None = None
-    host_output_norm: float | None = None
+    Attributes
+    ----------
+    output_norm, host_output_norm : Tensor
+        Root mean square of the outputs, scalars on the device.
+    latency_ms : float
+        Forward time.
+    leak : LeakMeter
+        For a seed in TRAINING; to be read once, before the next step.
+    """
+
+    output_norm: Tensor | None = None
+    host_output_norm: Tensor | None = None
     latency_ms: float | None = None
+    leak: LeakMeter | None = None
 
 
 @contextmanager
-def watch(grafts: Iterable[Graft]) -> Iterator[dict[str, Observed]]:
-    """Observe the forward passes in the block; hooks are gone afterwards, and nothing was changed by them."""
-    seen: dict[str, Observed] = {}
+def watch(host: Host, seed_ids: Iterable[str], sampling: torch.Generator) -> Iterator[dict[str, Observed]]:
+    """Observe the passes in the block; hooks are gone afterwards, and nothing was changed by them."""
     handles: list[Any] = []
-    for graft in grafts:
-        observed = seen.setdefault(graft.seed_id, Observed())
-        handles += _hooks(graft, observed)
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watch_leaks(host, sampling) as meters:
+        seen = {seed_id: Observed(leak=meters.get(seed_id)) for seed_id in seed_ids}
+        for seed_id, observed in seen.items():
+            handles += _hooks(host.graft(seed_id), observed)
+        try:
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def _hooks(graft: Graft, observed: Observed) -> list[Any]:
@@ -57,5 +71,5 @@ def _hooks(graft: Graft, observed: Observed) -> list[Any]:
     ]
 
 
-def _rms(output: Tensor) -> float:
-    return float(output.detach().float().pow(2).mean().sqrt())
+def _rms(output: Tensor) -> Tensor:
+    return output.detach().float().pow(2).mean().sqrt()

@@ -91,6 +91,7 @@ class GrowthOperations:
 
     def _attach(self, directive: leyline.Directive) -> bool:
         session, seed_id = self._session, directive.seed_id
+        session.isolation.admit()
         kernel = self._prepared.get(seed_id)
         if kernel is None:
             raise DependencyViolationError(

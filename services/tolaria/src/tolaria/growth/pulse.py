@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
+
 from tolaria.growth.evidence import EvidenceCollector
 from tolaria.growth.observation import Observed, watch
 from tolaria.training.links import BoundaryMark, Links
@@ -42,6 +44,7 @@ class Pulse:
         self._seen: Mapping[str, Observed] = {}
         self._last = -math.inf
         self._now_due = False
+        self._sampling = torch.Generator().manual_seed(session.plan.random_seed)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -52,7 +55,7 @@ class Pulse:
         if not unsettled or not self._now_due:
             yield
             return
-        with watch(session.host.graft(entry.seed_id) for entry in unsettled) as seen:
+        with watch(session.host, (entry.seed_id for entry in unsettled), self._sampling) as seen:
             self._seen = seen
             yield
 

@@ -63,7 +63,14 @@ class Fence:
         self.heard = 0
 
     def cross(self) -> Ending | None:
-        """Obey what came in; waits here while the run is paused. Returns why the run must end, or None."""
+        """Obey what came in; waits here while the run is paused. Returns why the run must end, or None.
+
+        Raises
+        ------
+        IsolationViolationError
+            In strict mode, if a seed has touched its host.
+        """
+        self._session.isolation.check()
         self._work_off()
         if self._links.control.lost or self._conservative or self._emergency:
             self._look_at_control()

@@ -8,6 +8,7 @@ import torch
 
 from esper_runtime import stages
 from esper_runtime.host import Host
+from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.topology import GraftRecord
 from esper_tasks import Batch, EpochSampler, Task, TaskData
 from tolaria.growth.book import SeedBook
@@ -59,6 +60,7 @@ class Session:
     statistics: LossStatistics = field(default_factory=LossStatistics)
     counters: Counters = field(default_factory=Counters)
     book: SeedBook = field(default_factory=SeedBook)
+    isolation: IsolationGuard = field(default_factory=IsolationGuard)
     _cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
 
