@@ -9,13 +9,14 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from esper_core import leyline
-from esper_core.errors import StateConflictError
+from esper_core.errors import StateConflictError, ValidationError
 from esper_core.ids import new_ulid
 from esper_core.stack import ProcessIdentity
 from esper_core.telemetry import Instruments
@@ -231,7 +232,7 @@ async def test_a_damaged_run_is_told_and_keeps_nobody_waiting(make: Callable[...
 
 
 def emergency(level: leyline.EmergencyLevel.ValueType) -> Emergency:
-    return Emergency(level, "smoke", "", "signal-1", "test")
+    return Emergency(level, "smoke", "", "signal-1", "test", datetime.now(UTC))
 
 
 async def test_an_emergency_reaches_also_a_worker_that_does_not_listen(make: Callable[..., Room]) -> None:
@@ -257,4 +258,17 @@ async def test_a_lower_emergency_waits_for_the_worker_and_is_cleared_after_it(ma
     line.close()
     orders = [order async for order in line.orders()]
     assert [order.kind for order in orders] == [leyline.ORDER_KIND_EMERGENCY, leyline.ORDER_KIND_CLEAR_EMERGENCY]
-    assert orders[0].signal_id == "signal-1"
+    assert orders[0].signal_id == "signal-1" and orders[0].triggered_at.seconds > 0
+
+
+@pytest.mark.req("TOL-6")
+async def test_a_level_is_validated_and_can_be_lowered(make: Callable[..., Room]) -> None:
+    room = make()
+    run_id = room.submit()
+    with pytest.raises(ValidationError):
+        await room.emergencies.sound(emergency(leyline.EmergencyLevel.ValueType(7)))
+    room.emergencies.clear("", "calmer", leyline.EMERGENCY_LEVEL_NOTICE)
+    line = room.desk.attach(run_id)
+    line.close()
+    (order,) = [order async for order in line.orders()]
+    assert (order.kind, order.level) == (leyline.ORDER_KIND_CLEAR_EMERGENCY, leyline.EMERGENCY_LEVEL_NOTICE)

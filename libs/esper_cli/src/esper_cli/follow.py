@@ -57,7 +57,8 @@ def told(event: leyline.RunEvent) -> str:
     if which == "rollback":
         return f"rollback ({event.rollback.trigger}): {event.rollback.message}"
     if which == "emergency":
-        return f"emergency {'cleared' if event.emergency.cleared else 'raised'}: {event.emergency.reason}"
+        what = "cleared" if event.emergency.cleared else f"of level {event.emergency.level_now}"
+        return f"emergency {what}: {event.emergency.reason}"
     if which == "control_loss":
         return (
             f"{event.control_loss.peer} {'lost' if event.control_loss.lost else 'is back'}: {event.control_loss.reason}"

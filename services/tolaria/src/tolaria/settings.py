@@ -47,6 +47,23 @@ class WorkerSettings(PeerSettings):
     fast_rollback_deadline_ms: int = Field(default=500, ge=1, description="Deadline of a rollback from memory.")
     full_rollback_deadline_s: float = Field(default=12.0, gt=0, description="Deadline of a rollback from disk.")
 
+    failed_epoch_limit: int = Field(
+        default=3, ge=1, description="Epochs in a row that needed a rollback after which an emergency halts the run."
+    )
+    emergency_signals_per_minute: int = Field(
+        default=60,
+        ge=1,
+        description="Emergency signals that a run tells within a minute; more act too but are told later.",
+    )
+    emergency_bypass_per_minute: int = Field(
+        default=12,
+        ge=1,
+        description="Emergency signals beyond those that are told at once, as they raise the level.",
+    )
+    emergency_hold_s: float = Field(
+        default=30.0, ge=0, description="Quiet time before the level of an emergency can be lowered."
+    )
+
     checkpoint_interval_s: float = Field(
         default=10.0, gt=0, description="Longest wall time between two durable checkpoints."
     )

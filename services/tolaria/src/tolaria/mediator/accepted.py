@@ -12,7 +12,7 @@ def act_on(command: leyline.AdaptationCommand | None, inbox: Inbox[Incoming]) ->
     """Turn an accepted command into an order for the training thread; seed commands come back as directives."""
     order = None if command is None else order_of(command)
     if order is not None:
-        inbox.post(order)
+        inbox.post(order, urgent=command is not None and command.type == leyline.COMMAND_TYPE_EMERGENCY)
 
 
 def order_of(command: leyline.AdaptationCommand) -> Order | RateChange | None:

@@ -24,10 +24,10 @@ class Inbox(Generic[T]):
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
 
-    def post(self, item: T) -> bool:
-        """Add a message; False when the queue is full and the message was not taken."""
+    def post(self, item: T, *, urgent: bool = False) -> bool:
+        """Add a message; False when the queue is full and the message was not taken. An urgent one always is."""
         with self._changed:
-            if len(self._items) >= self._limit:
+            if len(self._items) >= self._limit and not urgent:
                 return False
             self._items.append(item)
             self._changed.notify_all()

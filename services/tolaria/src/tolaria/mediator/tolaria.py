@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import grpc
 
+from esper_core import leyline
 from esper_core.errors import UnavailableError
 from esper_core.logs import get_logger
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2 as tolaria
@@ -22,6 +23,8 @@ from tolaria.training.links import Links
 from tolaria.training.orders import Order, OrderOutcome
 
 _JITTER: Final = random.Random()
+_URGENT: Final = (leyline.ORDER_KIND_HALT, leyline.ORDER_KIND_EMERGENCY, leyline.ORDER_KIND_CLEAR_EMERGENCY)
+"""Orders that find room even where too many wait: none of them may be lost."""
 _log = get_logger("mediator")
 
 
@@ -126,7 +129,8 @@ class TolariaPart:
             order = await call.read()
             if order is grpc.aio.EOF:
                 raise UnavailableError("Tolaria ended the link.")
-            if not self._links.inbox.post(_order(order)):
+            urgent = order.kind in _URGENT
+            if not self._links.inbox.post(_order(order), urgent=urgent):
                 full = OrderOutcome(order.order_id, False, "ESP-1017", "Too many orders wait. Send it again.")
                 self._links.to_tolaria.put(full)
 
@@ -141,6 +145,7 @@ def _order(message: tolaria.WorkerOrder) -> Order:
         level=message.level,
         signal_id=message.signal_id,
         origin=message.origin,
+        triggered_at_s=message.triggered_at.ToNanoseconds() / 1e9 if message.HasField("triggered_at") else None,
     )
 
 

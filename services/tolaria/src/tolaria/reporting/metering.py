@@ -46,7 +46,8 @@ def _rollback(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     tier = "fast" if report.outcome == leyline.ROLLBACK_OUTCOME_FAST_HIT else "full"
     emitter.count("tolaria.rollback.attempts_total", outcome=outcome, run_id=run_id)
     emitter.observe("tolaria.rollback.restore_latency_ms", report.latency_ms, tier=tier, run_id=run_id)
-    if report.outcome == leyline.ROLLBACK_OUTCOME_DEADLINE:
+    emitter.observe("tolaria.rollback.deadline_share", report.deadline_share, tier=tier, run_id=run_id)
+    if report.deadline_missed:
         emitter.count("tolaria.rollback.deadline_exceeded_total", run_id=run_id)
     emitter.event(
         "run_rolled_back", leyline.TELEMETRY_LEVEL_ERROR, report.message, run_id=run_id, trigger=report.trigger
@@ -77,9 +78,16 @@ def _directive(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
 
 def _emergency(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     note, run_id = event.emergency, event.training_run_id
-    emitter.gauge("tolaria.emergency.level", 0 if note.cleared else note.level, run_id=run_id)
+    emitter.gauge("tolaria.emergency.level", note.level_now, run_id=run_id)
+    if note.past_cap:
+        emitter.count("tolaria.emergency.bypass_applied_total", run_id=run_id)
+    if note.waited:
+        emitter.count("tolaria.emergency.delayed_total", run_id=run_id)
     if note.level == leyline.EMERGENCY_LEVEL_HALT and not note.cleared:
         emitter.count("tolaria.emergency.halts_total", run_id=run_id)
+        emitter.event(
+            "emergency_halt", leyline.TELEMETRY_LEVEL_CRITICAL, note.reason, run_id=run_id, origin=note.origin
+        )
 
 
 def _state(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:

@@ -214,6 +214,8 @@ def rollback_message(done: RollbackDone) -> leyline.RollbackReport:
         restored_step=done.restored_step,
         trigger=done.trigger,
         message=done.message,
+        deadline_missed=done.deadline_missed,
+        deadline_share=done.latency_s / done.deadline_s,
     )
     report.deadline_at.FromMilliseconds(math.floor(done.deadline_at_s * 1000))
     return report

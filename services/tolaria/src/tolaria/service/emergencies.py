@@ -6,13 +6,16 @@ import asyncio
 import signal
 from collections import OrderedDict
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from esper_core import leyline
-from esper_core.errors import EsperError
+from esper_core.clocks import to_timestamp
+from esper_core.errors import EsperError, UnavailableError
 from esper_core.ids import new_id
 from esper_core.logs import get_logger
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2
+from tolaria.safety.alarm import Level, require_level
 from tolaria.service.orders import OrderDesk
 from tolaria.service.roster import Roster
 from tolaria.service.runs import ENDED, RunStore
@@ -32,6 +35,7 @@ class Emergency:
     training_run_id: str
     signal_id: str
     origin: str
+    triggered_at: datetime
 
     def order(self) -> tolaria_pb2.WorkerOrder:
         """Return the order that tells a worker; its id follows from the signal's, so that none obeys twice."""
@@ -42,6 +46,7 @@ class Emergency:
             level=self.level,
             signal_id=self.signal_id,
             origin=self.origin,
+            triggered_at=to_timestamp(self.triggered_at),
         )
 
 
@@ -89,22 +94,28 @@ class Emergencies:
         ------
         NotFoundError
             If the run that is named does not exist.
+        ValidationError
+            If the level is none of L1 to L4.
+        UnavailableError
+            If a run could not be told; the others were, and the same signal may be sent again.
         """
+        require_level(emergency.level)
         if emergency.signal_id in self._told:
             return self._told[emergency.signal_id]
         runs = self._concerned(emergency.training_run_id)
         self._told[emergency.signal_id] = runs
         while len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
-        for run_id in runs:
-            try:
-                await self._tell(run_id, emergency)
-            except EsperError as error:
-                _log.error("a run could not be told", run_id=run_id, code=error.code, reason=error.message)
+        missed = [run_id for run_id in runs if not await self._told_to(run_id, emergency)]
+        if missed:
+            self._told.pop(emergency.signal_id, None)
+            raise UnavailableError(f"The emergency could not be told to {', '.join(missed)}. Send it again.")
         return runs
 
-    def clear(self, training_run_id: str, reason: str) -> list[str]:
-        """Have the runs concerned forget their emergency; returns them.
+    def clear(
+        self, training_run_id: str, reason: str, to_level: Level = leyline.EMERGENCY_LEVEL_UNSPECIFIED
+    ) -> list[str]:
+        """Have the runs concerned forget their emergency, or lower it to a level; returns them.
 
         Raises
         ------
@@ -114,7 +125,7 @@ class Emergencies:
         runs = self._concerned(training_run_id)
         for run_id in runs:
             order = tolaria_pb2.WorkerOrder(
-                order_id=new_id("clear"), kind=leyline.ORDER_KIND_CLEAR_EMERGENCY, reason=reason
+                order_id=new_id("clear"), kind=leyline.ORDER_KIND_CLEAR_EMERGENCY, reason=reason, level=to_level
             )
             self._desk.give(run_id, order)
         return runs
@@ -129,6 +140,15 @@ class Emergencies:
         if not training_run_id:
             return self._roster.concerned
         return [] if self._store.status(training_run_id).state in ENDED else [training_run_id]
+
+    async def _told_to(self, run_id: str, emergency: Emergency) -> bool:
+        """Tell one run; one that cannot be told must not keep the next from being told."""
+        try:
+            await self._tell(run_id, emergency)
+        except EsperError as error:
+            _log.error("a run could not be told", run_id=run_id, code=error.code, reason=error.message)
+            return False
+        return True
 
     async def _tell(self, run_id: str, emergency: Emergency) -> None:
         if emergency.level != leyline.EMERGENCY_LEVEL_HALT:

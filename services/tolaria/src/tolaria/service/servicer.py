@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -12,6 +13,7 @@ import grpc.aio
 from google.protobuf.json_format import ParseDict
 
 from esper_core import leyline
+from esper_core.clocks import SYSTEM_CLOCK, from_timestamp
 from esper_core.errors import StateConflictError, ValidationError
 from esper_core.guard import require_id
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2, tolaria_pb2_grpc
@@ -113,13 +115,14 @@ class RunServicer(tolaria_pb2_grpc.RunServiceServicer):
             training_run_id=request.training_run_id,
             signal_id=require_id("signal_id", request.signal_id),
             origin=require_id("origin", request.origin),
+            triggered_at=_moment(request),
         )
         return tolaria_pb2.EmergencyResponse(training_run_ids=await self._rooms.emergencies.sound(emergency))
 
     async def ClearEmergency(  # noqa: D102
         self, request: tolaria_pb2.ClearEmergencyRequest, context: Context
     ) -> tolaria_pb2.EmergencyResponse:
-        runs = self._rooms.emergencies.clear(request.training_run_id, _reason(request.reason))
+        runs = self._rooms.emergencies.clear(request.training_run_id, _reason(request.reason), request.to_level)
         return tolaria_pb2.EmergencyResponse(training_run_ids=runs)
 
     async def ExportRun(  # noqa: D102
@@ -158,6 +161,10 @@ def _reason(value: str) -> str:
     if not value.strip():
         raise ValidationError("An emergency needs a reason.", field="reason", allowed="a sentence")
     return value
+
+
+def _moment(request: tolaria_pb2.RaiseEmergencyRequest) -> datetime:
+    return from_timestamp(request.triggered_at) if request.HasField("triggered_at") else SYSTEM_CLOCK.wall()
 
 
 def _empty_folder(name: str) -> Path:

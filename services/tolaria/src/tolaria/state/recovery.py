@@ -7,7 +7,7 @@ here. With no seed to blame, the learning rate of every group is halved: the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tolaria.growth.book import SeedEntry
@@ -78,10 +78,7 @@ class Recovery:
         detached = self._blame(suspects)
         if not suspects:
             self._slow_down(scale)
-        told = RollbackDone(
-            done.outcome, problem, done.latency_s, done.deadline_at_s, done.restored_step,
-            f"{done.message} {self._cause(suspects, detached)}",
-        )  # fmt: skip
+        told = replace(done, message=f"{done.message} {self._cause(suspects, detached)}")
         return Recovered(told, detached, self._verdict(problem))
 
     def _verdict(self, problem: str) -> str:

@@ -1,16 +1,14 @@
 """Two-tier rollback: from the ring in memory, else from a durable checkpoint that is read away from this thread.
 
-The fast tier takes the newest good snapshot. Where the ring has none, or a full rollback is asked for, the newest good
-checkpoint is read on another thread into staging, and put in place here only if that was done before the deadline; a
-reading that comes too late is dropped and never touches the model.
+The fast tier takes the newest good snapshot. Where the ring has none or its snapshot does not fit, or a full rollback
+is asked for, the newest good checkpoint is read on another thread into staging, and put in place here only if that was
+done before the deadline and under a token that is still good; a reading that comes too late never touches the model.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TooLate
 from dataclasses import dataclass
 
 from esper_core import leyline
@@ -20,10 +18,18 @@ from esper_runtime.snapshot import Snapshot
 from tolaria.state.capture import rewind_session
 from tolaria.state.checkpoints import BadCheckpoint, CheckpointStore
 from tolaria.state.ring import SnapshotRing
+from tolaria.state.staging import Staging
 from tolaria.training.orders import RollbackDone
 from tolaria.training.session import Session
 
-Found = tuple[Snapshot | None, list[BadCheckpoint]]
+
+@dataclass(frozen=True, slots=True)
+class _Restored:
+    """How one tier ended; `step` is None where nothing was put in place."""
+
+    outcome: int
+    step: int | None
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,50 +69,69 @@ class Rollback:
     ) -> None:
         self._session = session
         self._ring = ring
-        self._store = store
+        self._staging = Staging(store.latest_good)
         self._deadlines = deadlines
         self._on_bad = on_bad
         self._clock = clock
 
     def go_back(self, trigger: str, *, to_step: int | None = None, full: bool = False) -> RollbackDone:
         """Restore the newest good state not after `to_step`; the result says how it ended, nothing is raised."""
-        began = time.perf_counter()
+        began, began_at = time.perf_counter(), self._clock.wall().timestamp()
         held = None if full else self._ring.newest(to_step)
-        tier_s = self._deadlines.full_s if held is None else self._deadlines.fast_s
-        deadline_at = self._clock.wall().timestamp() + tier_s
-        outcome, step, message = self._fast(held) if held is not None else self._full(to_step)
-        if step is not None:
-            self._ring.forget_after(step)
+        restored = None if held is None else self._fast(held)
+        full = restored is None or restored.step is None
+        if restored is None or restored.step is None:
+            restored = self._full(to_step, began)
+        if restored.step is not None:
+            self._ring.forget_after(restored.step)
             self._session.counters.rollbacks += 1
-        latency = time.perf_counter() - began
-        if latency > tier_s and step is not None:
-            message = f"{message} It took longer than its deadline of {tier_s:g} s."
-        return RollbackDone(outcome, trigger, latency, deadline_at, step, message)
+        deadline_s = self._deadlines.full_s if full else self._deadlines.fast_s
+        return _done(restored, trigger, time.perf_counter() - began, began_at, deadline_s, full)
 
-    def _fast(self, held: Snapshot) -> tuple[int, int | None, str]:
+    def _fast(self, held: Snapshot) -> _Restored:
         return self._commit(held, leyline.ROLLBACK_OUTCOME_FAST_HIT, "memory")
 
-    def _full(self, to_step: int | None) -> tuple[int, int | None, str]:
-        reader = ThreadPoolExecutor(1, "rollback-reader")
-        reading: Future[Found] = reader.submit(self._store.latest_good, to_step)
+    def _full(self, to_step: int | None, began: float) -> _Restored:
+        left_s = self._deadlines.full_s - (time.perf_counter() - began)
         try:
-            snapshot, bad = reading.result(self._deadlines.full_s)
-        except TooLate:
-            return leyline.ROLLBACK_OUTCOME_DEADLINE, None, "No checkpoint could be read before the deadline."
+            staged = self._staging.fetch(to_step, self._session.host.generation, max(0.0, left_s))
+        except TimeoutError:
+            late = "No checkpoint could be read before the deadline."
+            return _Restored(leyline.ROLLBACK_OUTCOME_DEADLINE, None, late)
         except EsperError as error:
-            return leyline.ROLLBACK_OUTCOME_ERROR, None, error.message
-        finally:
-            reader.shutdown(wait=False, cancel_futures=True)
-        for checkpoint in bad:
+            return _Restored(leyline.ROLLBACK_OUTCOME_ERROR, None, error.message)
+        for checkpoint in staged.bad:
             self._on_bad(checkpoint)
-        if snapshot is None:
-            return leyline.ROLLBACK_OUTCOME_MISS, None, "There is no good state to go back to."
-        return self._commit(snapshot, leyline.ROLLBACK_OUTCOME_FULL_HIT, "a checkpoint")
+        if staged.snapshot is None:
+            return _Restored(leyline.ROLLBACK_OUTCOME_MISS, None, "There is no good state to go back to.")
+        if not self._staging.admits(staged.token, self._session.host.generation):
+            changed = "The topology changed while the checkpoint was read."
+            return _Restored(leyline.ROLLBACK_OUTCOME_ERROR, None, changed)
+        return self._commit(staged.snapshot, leyline.ROLLBACK_OUTCOME_FULL_HIT, "a checkpoint")
 
-    def _commit(self, snapshot: Snapshot, outcome: int, source: str) -> tuple[int, int | None, str]:
+    def _commit(self, snapshot: Snapshot, outcome: int, source: str) -> _Restored:
         before = self._session.counters.step
         try:
             rewind_session(self._session, snapshot)
         except EsperError as error:
-            return leyline.ROLLBACK_OUTCOME_ERROR, None, error.message
-        return outcome, snapshot.step, f"Went back from step {before} to step {snapshot.step} from {source}."
+            return _Restored(leyline.ROLLBACK_OUTCOME_ERROR, None, error.message)
+        told = f"Went back from step {before} to step {snapshot.step} from {source}."
+        return _Restored(outcome, snapshot.step, told)
+
+
+def _done(
+    restored: _Restored, trigger: str, latency_s: float, began_at: float, deadline_s: float, full: bool
+) -> RollbackDone:
+    message = restored.message
+    if latency_s > deadline_s and restored.step is not None:
+        message = f"{message} It took longer than its deadline of {deadline_s:g} s."
+    return RollbackDone(
+        outcome=restored.outcome,
+        trigger=trigger,
+        latency_s=latency_s,
+        deadline_at_s=began_at + deadline_s,
+        restored_step=restored.step,
+        message=message,
+        deadline_s=deadline_s,
+        full=full,
+    )

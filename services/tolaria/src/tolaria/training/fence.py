@@ -11,6 +11,7 @@ from esper_core.errors import EsperError
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.reporting.reporter import Reporter
 from tolaria.reporting.seeds import attached_states
+from tolaria.safety.emergencies import RunEmergencies
 from tolaria.state.rollback import Rollback
 from tolaria.training.links import Greeting, GreetingWanted, Incoming, Links
 from tolaria.training.orders import Order, OrderOutcome, RateChange
@@ -43,10 +44,18 @@ class Fence:
         Carries out rollback orders.
     reporter : Reporter
         Is told.
+    emergencies : RunEmergencies
+        Keeps the emergency level.
     """
 
     def __init__(
-        self, session: Session, links: Links, executor: DirectiveExecutor, rollback: Rollback, reporter: Reporter
+        self,
+        session: Session,
+        links: Links,
+        executor: DirectiveExecutor,
+        rollback: Rollback,
+        reporter: Reporter,
+        emergencies: RunEmergencies,
     ) -> None:
         self._session = session
         self._links = links
@@ -57,8 +66,7 @@ class Fence:
         self._ending: Ending | None = None
         self._paused = ""
         self._conservative = ""
-        self._emergency = ""
-        self._level = leyline.EMERGENCY_LEVEL_NOTICE
+        self._emergencies = emergencies
         self._answers: OrderedDict[str, OrderOutcome] = OrderedDict()
         self.heard = 0
 
@@ -72,7 +80,7 @@ class Fence:
         """
         self._session.isolation.check()
         self._work_off()
-        if self._links.control.lost or self._conservative or self._emergency:
+        if self._links.control.lost or self._conservative or self._emergencies.active:
             self._look_at_control()
         while self._paused and self._ending is None:
             self._links.inbox.wait(_LOOK_S)
@@ -85,6 +93,15 @@ class Fence:
         """End the run at this fence."""
         self._ending = Ending("halted", reason)
         return self._ending
+
+    def halt_for_emergency(self, reason: str) -> None:
+        """Raise an emergency of level four: the run ends at the next fence with a checkpoint."""
+        self._emergencies.trigger(leyline.EMERGENCY_LEVEL_HALT, reason)
+        self.halt(self._emergencies.halt)
+
+    def close(self) -> None:
+        """Tell what is still to be told before the run ends."""
+        self._emergencies.tell_waiting(last=True)
 
     def _work_off(self) -> None:
         for item in self._links.inbox.drain():
@@ -151,7 +168,7 @@ class Fence:
         elif order.kind == leyline.ORDER_KIND_EMERGENCY:
             self._raise(order)
         elif order.kind == leyline.ORDER_KIND_CLEAR_EMERGENCY:
-            self._clear(order)
+            self._emergencies.relax(order)
         else:
             return OrderOutcome(order.order_id, False, "ESP-1004", f"Order kind {order.kind} is not known.")
         return OrderOutcome(order.order_id, True)
@@ -175,25 +192,21 @@ class Fence:
         self._reporter.change_state(*state)
         if before != self._session.host.generation:
             self._links.greet_again.set()
+        if done.full_deadline_missed:
+            self.halt_for_emergency(f"A full rollback missed its deadline: {done.message}")
         code = "" if done.restored else "ESP-1013"
         return OrderOutcome(order.order_id, done.restored, code, done.message, done)
 
     def _raise(self, order: Order) -> None:
-        self._reporter.tell(_note(order, order.level, cleared=False))
-        self._level = leyline.EmergencyLevel.ValueType(order.level)
-        if order.level == leyline.EMERGENCY_LEVEL_HALT:
-            self.halt(f"Emergency: {order.reason}")
-        elif order.level == leyline.EMERGENCY_LEVEL_CONSERVATIVE:
-            self._emergency = f"Emergency: {order.reason}"
-
-    def _clear(self, order: Order) -> None:
-        self._reporter.tell(_note(order, self._level, cleared=True))
-        self._emergency = ""
+        self._emergencies.hear(order)
+        if self._emergencies.halt:
+            self.halt(self._emergencies.halt)
 
     def _look_at_control(self) -> None:
         """Enter CONSERVATIVE while the control plane is lost or an emergency says so, and leave it afterwards."""
+        self._emergencies.tell_waiting()
         control = self._links.control
-        reason = self._emergency or (control.reason if control.lost else "")
+        reason = self._emergencies.conservative or (control.reason if control.lost else "")
         if reason and control.lost and self._session.plan.on_control_loss == "halt":
             self.halt(reason)
             return
@@ -210,13 +223,3 @@ class Fence:
         if self._conservative:
             return leyline.RUN_STATE_CONSERVATIVE, self._conservative
         return leyline.RUN_STATE_RUNNING, otherwise
-
-
-def _note(order: Order, level: int, *, cleared: bool) -> leyline.EmergencyNote:
-    return leyline.EmergencyNote(
-        level=leyline.EmergencyLevel.ValueType(level),
-        cleared=cleared,
-        reason=order.reason,
-        signal_id=order.signal_id,
-        origin=order.origin,
-    )

@@ -12,6 +12,7 @@ from tolaria.growth.probing import Prober
 from tolaria.growth.pulse import Pulse
 from tolaria.growth.settling import LastFence, abort_seed, tell_aborted
 from tolaria.reporting.reporter import Reporter
+from tolaria.safety.streak import FailedEpochs
 from tolaria.state.keeper import StateKeeper
 from tolaria.state.recovery import Recovery
 from tolaria.training.fence import Ending, Fence
@@ -37,6 +38,7 @@ class LoopParts:
     operations: GrowthOperations
     reporter: Reporter
     links: Links
+    failed_epochs: FailedEpochs
     explosion_factor: float
 
 
@@ -127,14 +129,21 @@ class TrainingLoop:
         self._parts.keeper.keep()
 
     def _recover(self, problem: str) -> None:
-        before = self._session.host.generation
+        before, epoch = self._session.host.generation, self._session.epoch
         recovered = self._parts.recovery.recover(problem)
         self._parts.reporter.rolled_back(recovered.done)
+        too_many = self._parts.failed_epochs.failed(epoch)
         for entry in recovered.detached:
             tell_aborted(self._session, self._parts.reporter, entry, f"Taken out after {problem} came again.")
         if before != self._session.host.generation:
             self._parts.links.greet_again.set()
-        if recovered.give_up:
+        if recovered.done.full_deadline_missed:
+            self._parts.fence.halt_for_emergency(f"A full rollback missed its deadline: {recovered.done.message}")
+        elif too_many:
+            self._parts.fence.halt_for_emergency(
+                f"{self._parts.failed_epochs.length} epochs in a row failed: {problem}."
+            )
+        elif recovered.give_up:
             self._parts.fence.halt(recovered.give_up)
 
     def _measure(self) -> None:

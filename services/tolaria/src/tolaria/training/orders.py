@@ -16,9 +16,11 @@ class Order:
     full : bool
         ROLLBACK: use a durable checkpoint at once.
     level : int
-        EMERGENCY: a value of EmergencyLevel.
+        EMERGENCY: a value of EmergencyLevel. CLEAR_EMERGENCY: the level to lower to, 0 to clear.
     signal_id, origin : str
         EMERGENCY: the signal behind it and who raised it.
+    triggered_at_s : float or None
+        EMERGENCY: when it was raised, in Unix seconds; None means now.
     """
 
     order_id: str
@@ -29,6 +31,7 @@ class Order:
     level: int = 0
     signal_id: str = ""
     origin: str = ""
+    triggered_at_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,17 @@ class RateChange:
 
 @dataclass(frozen=True, slots=True)
 class RollbackDone:
-    """What a rollback did; `outcome` is a value of RollbackOutcome, times in seconds and Unix seconds."""
+    """What a rollback did; times in seconds and Unix seconds.
+
+    Attributes
+    ----------
+    outcome : int
+        A value of RollbackOutcome.
+    deadline_s : float
+        How long its tier may take.
+    full : bool
+        Whether it came to the full tier.
+    """
 
     outcome: int
     trigger: str
@@ -50,6 +63,18 @@ class RollbackDone:
     deadline_at_s: float
     restored_step: int | None
     message: str
+    deadline_s: float
+    full: bool
+
+    @property
+    def deadline_missed(self) -> bool:
+        """Whether it took longer than its tier may take, even where it restored something."""
+        return self.latency_s > self.deadline_s
+
+    @property
+    def full_deadline_missed(self) -> bool:
+        """Whether even the last resort came too late."""
+        return self.full and self.deadline_missed
 
     @property
     def restored(self) -> bool:

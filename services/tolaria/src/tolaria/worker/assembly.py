@@ -19,6 +19,9 @@ from tolaria.growth.settling import LastFence
 from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.reporting.reporter import Reporter
+from tolaria.safety.alarm import AlarmRules
+from tolaria.safety.emergencies import RunEmergencies
+from tolaria.safety.streak import FailedEpochs
 from tolaria.settings import WorkerSettings
 from tolaria.state.checkpoints import CheckpointStore
 from tolaria.state.keeper import Rhythm, StateKeeper
@@ -60,7 +63,8 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
     )
     operations = GrowthOperations(session, links.prepared)
     executor = DirectiveExecutor(operations, lambda: session.counters.step)
-    fence = Fence(session, links, executor, rollback, reporter)
+    emergencies = RunEmergencies(_alarm_rules(settings), reporter)
+    fence = Fence(session, links, executor, rollback, reporter, emergencies)
     prober = Prober(session, settings.probe_examples)
     evidence = EvidenceCollector(session, prober, settings.probe_fraction)
     pulse = Pulse(session, links, evidence, settings.evidence_interval_steps, settings.evidence_spacing_ms / 1000)
@@ -75,6 +79,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
         operations=operations,
         reporter=reporter,
         links=links,
+        failed_epochs=FailedEpochs(settings.failed_epoch_limit),
         explosion_factor=settings.explosion_factor,
     )
 
@@ -82,6 +87,14 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
 def _tell_breaker(moved: Transition) -> None:
     state = leyline.CircuitState.Name(moved.to_state).removeprefix("CIRCUIT_STATE_")
     _log.warning("breaker moved", breaker=moved.breaker, state=state, reason=moved.reason)
+
+
+def _alarm_rules(settings: WorkerSettings) -> AlarmRules:
+    return AlarmRules(
+        per_minute=settings.emergency_signals_per_minute,
+        bypass_per_minute=settings.emergency_bypass_per_minute,
+        hold_s=settings.emergency_hold_s,
+    )
 
 
 def _rhythm(session: Session, settings: WorkerSettings) -> Rhythm:

@@ -196,4 +196,4 @@ class _halting_on_sigterm:
 
     def _halt(self, number: int, frame: FrameType | None) -> None:
         reason = f"The worker was told to stop by {signal.Signals(number).name}."
-        self._links.inbox.post(Order(new_id("signal"), leyline.ORDER_KIND_HALT, reason))
+        self._links.inbox.post(Order(new_id("signal"), leyline.ORDER_KIND_HALT, reason), urgent=True)

@@ -557,6 +557,8 @@ class RollbackReport(_message.Message):
     TRIGGER_FIELD_NUMBER: _builtins.int
     DEADLINE_AT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    DEADLINE_MISSED_FIELD_NUMBER: _builtins.int
+    DEADLINE_SHARE_FIELD_NUMBER: _builtins.int
     outcome: _enums_pb2.RollbackOutcome.ValueType
     """How it ended."""
     latency_ms: _builtins.float
@@ -567,6 +569,10 @@ class RollbackReport(_message.Message):
     """What triggered it, such as "non_finite_loss" or "operator"."""
     message: _builtins.str
     """A sentence."""
+    deadline_missed: _builtins.bool
+    """True when it took longer than its deadline, whatever came of it."""
+    deadline_share: _builtins.float
+    """How much of the time that its tier may take was used; 1 is all of it."""
     @_builtins.property
     def deadline_at(self) -> _timestamp_pb2.Timestamp:
         """When its deadline was, wall time."""
@@ -580,10 +586,12 @@ class RollbackReport(_message.Message):
         trigger: _builtins.str = ...,
         deadline_at: _timestamp_pb2.Timestamp | None = ...,
         message: _builtins.str = ...,
+        deadline_missed: _builtins.bool = ...,
+        deadline_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_at", b"_deadline_at", "_restored_step", b"_restored_step", "deadline_at", b"deadline_at", "restored_step", b"restored_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_at", b"_deadline_at", "_restored_step", b"_restored_step", "deadline_at", b"deadline_at", "latency_ms", b"latency_ms", "message", b"message", "outcome", b"outcome", "restored_step", b"restored_step", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_at", b"_deadline_at", "_restored_step", b"_restored_step", "deadline_at", b"deadline_at", "deadline_missed", b"deadline_missed", "deadline_share", b"deadline_share", "latency_ms", b"latency_ms", "message", b"message", "outcome", b"outcome", "restored_step", b"restored_step", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline_at: _TypeAlias = _typing.Literal["deadline_at"]  # noqa: Y015
     _WhichOneofArgType__deadline_at: _TypeAlias = _typing.Literal["_deadline_at", b"_deadline_at"]  # noqa: Y015
@@ -851,6 +859,10 @@ class EmergencyNote(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     SIGNAL_ID_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    TRIGGERED_AT_FIELD_NUMBER: _builtins.int
+    LEVEL_NOW_FIELD_NUMBER: _builtins.int
+    PAST_CAP_FIELD_NUMBER: _builtins.int
+    WAITED_FIELD_NUMBER: _builtins.int
     level: _enums_pb2.EmergencyLevel.ValueType
     """Level."""
     cleared: _builtins.bool
@@ -861,6 +873,16 @@ class EmergencyNote(_message.Message):
     """Signal behind it."""
     origin: _builtins.str
     """Who raised it."""
+    level_now: _enums_pb2.EmergencyLevel.ValueType
+    """Level that stands after it; UNSPECIFIED where none does."""
+    past_cap: _builtins.bool
+    """True when it was told although more than the usual number came within a minute."""
+    waited: _builtins.bool
+    """True when it took effect at once but was told later, because of that number."""
+    @_builtins.property
+    def triggered_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was raised, wall time; always set."""
+
     def __init__(
         self,
         *,
@@ -869,10 +891,14 @@ class EmergencyNote(_message.Message):
         reason: _builtins.str = ...,
         signal_id: _builtins.str = ...,
         origin: _builtins.str = ...,
+        triggered_at: _timestamp_pb2.Timestamp | None = ...,
+        level_now: _enums_pb2.EmergencyLevel.ValueType = ...,
+        past_cap: _builtins.bool = ...,
+        waited: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["triggered_at", b"triggered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleared", b"cleared", "level", b"level", "origin", b"origin", "reason", b"reason", "signal_id", b"signal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleared", b"cleared", "level", b"level", "level_now", b"level_now", "origin", b"origin", "past_cap", b"past_cap", "reason", b"reason", "signal_id", b"signal_id", "triggered_at", b"triggered_at", "waited", b"waited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

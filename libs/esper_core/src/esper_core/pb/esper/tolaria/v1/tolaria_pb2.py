@@ -24,57 +24,58 @@ _sym_db = _symbol_database.Default()
 
 from esper_core.pb.esper.leyline.v1 import enums_pb2 as esper_dot_leyline_dot_v1_dot_enums__pb2
 from esper_core.pb.esper.leyline.v1 import runs_pb2 as esper_dot_leyline_dot_v1_dot_runs__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65sper/tolaria/v1/tolaria.proto\x12\x10\x65sper.tolaria.v1\x1a\x1c\x65sper/leyline/v1/enums.proto\x1a\x1b\x65sper/leyline/v1/runs.proto\"O\n\x10SubmitRunRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.RunSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"(\n\rGetRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\" \n\x0fListRunsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"=\n\x10ListRunsResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.esper.leyline.v1.RunStatus\"R\n\x0fWatchRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\":\n\x0fPauseRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"+\n\x10ResumeRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\"9\n\x0eHaltRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"]\n\x12RollbackRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x14\n\x07to_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\x42\n\n\x08_to_step\"1\n\x16ListCheckpointsRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\"`\n\x17ListCheckpointsResponse\x12\x35\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32 .esper.leyline.v1.CheckpointInfo\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\"\x94\x01\n\x15RaiseEmergencyRequest\x12/\n\x05level\x18\x01 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevel\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x17\n\x0ftraining_run_id\x18\x03 \x01(\t\x12\x11\n\tsignal_id\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\"@\n\x15\x43learEmergencyRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"-\n\x11\x45mergencyResponse\x12\x18\n\x10training_run_ids\x18\x01 \x03(\t\";\n\x10\x45xportRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\"K\n\x11\x45xportRunResponse\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\x12\r\n\x05\x66iles\x18\x02 \x03(\t\x12\x17\n\x0ftopology_digest\x18\x03 \x01(\t\"D\n\x0bWorkerHello\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"\x9b\x01\n\x0bOrderResult\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\x12\x12\n\nerror_code\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x37\n\x08rollback\x18\x05 \x01(\x0b\x32 .esper.leyline.v1.RollbackReportH\x00\x88\x01\x01\x42\x0b\n\t_rollback\"\xc2\x01\n\x0cWorkerReport\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1d.esper.tolaria.v1.WorkerHelloH\x00\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1b.esper.leyline.v1.RunStatusH\x00\x12/\n\x06result\x18\x03 \x01(\x0b\x32\x1d.esper.tolaria.v1.OrderResultH\x00\x12\x18\n\x0e\x65vents_through\x18\x04 \x01(\x04H\x00\x42\x08\n\x06report\"\xde\x01\n\x0bWorkerOrder\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.esper.leyline.v1.OrderKind\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x07to_step\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04\x66ull\x18\x05 \x01(\x08\x12/\n\x05level\x18\x06 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevel\x12\x11\n\tsignal_id\x18\x07 \x01(\t\x12\x0e\n\x06origin\x18\x08 \x01(\tB\n\n\x08_to_step2\xfb\x07\n\nRunService\x12L\n\tSubmitRun\x12\".esper.tolaria.v1.SubmitRunRequest\x1a\x1b.esper.leyline.v1.RunStatus\x12\x46\n\x06GetRun\x12\x1f.esper.tolaria.v1.GetRunRequest\x1a\x1b.esper.leyline.v1.RunStatus\x12Q\n\x08ListRuns\x12!.esper.tolaria.v1.ListRunsRequest\x1a\".esper.tolaria.v1.ListRunsResponse\x12K\n\x08WatchRun\x12!.esper.tolaria.v1.WatchRunRequest\x1a\x1a.esper.leyline.v1.RunEvent0\x01\x12J\n\x08PauseRun\x12!.esper.tolaria.v1.PauseRunRequest\x1a\x1b.esper.leyline.v1.RunStatus\x12L\n\tResumeRun\x12\".esper.tolaria.v1.ResumeRunRequest\x1a\x1b.esper.leyline.v1.RunStatus\x12H\n\x07HaltRun\x12 .esper.tolaria.v1.HaltRunRequest\x1a\x1b.esper.leyline.v1.RunStatus\x12U\n\x0bRollbackRun\x12$.esper.tolaria.v1.RollbackRunRequest\x1a .esper.leyline.v1.RollbackReport\x12\x66\n\x0fListCheckpoints\x12(.esper.tolaria.v1.ListCheckpointsRequest\x1a).esper.tolaria.v1.ListCheckpointsResponse\x12^\n\x0eRaiseEmergency\x12\'.esper.tolaria.v1.RaiseEmergencyRequest\x1a#.esper.tolaria.v1.EmergencyResponse\x12^\n\x0e\x43learEmergency\x12\'.esper.tolaria.v1.ClearEmergencyRequest\x1a#.esper.tolaria.v1.EmergencyResponse\x12T\n\tExportRun\x12\".esper.tolaria.v1.ExportRunRequest\x1a#.esper.tolaria.v1.ExportRunResponse2Y\n\nWorkerLink\x12K\n\x06\x41ttach\x12\x1e.esper.tolaria.v1.WorkerReport\x1a\x1d.esper.tolaria.v1.WorkerOrder(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65sper/tolaria/v1/tolaria.proto\x12\x10\x65sper.tolaria.v1\x1a\x1c\x65sper/leyline/v1/enums.proto\x1a\x1b\x65sper/leyline/v1/runs.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"O\n\x10SubmitRunRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.RunSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"(\n\rGetRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\" \n\x0fListRunsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"=\n\x10ListRunsResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.esper.leyline.v1.RunStatus\"R\n\x0fWatchRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\":\n\x0fPauseRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"+\n\x10ResumeRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\"9\n\x0eHaltRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"]\n\x12RollbackRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x14\n\x07to_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\x42\n\n\x08_to_step\"1\n\x16ListCheckpointsRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\"`\n\x17ListCheckpointsResponse\x12\x35\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32 .esper.leyline.v1.CheckpointInfo\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\"\xc6\x01\n\x15RaiseEmergencyRequest\x12/\n\x05level\x18\x01 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevel\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x17\n\x0ftraining_run_id\x18\x03 \x01(\t\x12\x11\n\tsignal_id\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x30\n\x0ctriggered_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x01\n\x15\x43learEmergencyRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x37\n\x08to_level\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevelH\x00\x88\x01\x01\x42\x0b\n\t_to_level\"-\n\x11\x45mergencyResponse\x12\x18\n\x10training_run_ids\x18\x01 \x03(\t\";\n\x10\x45xportRunRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\"K\n\x11\x45xportRunResponse\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\x12\r\n\x05\x66iles\x18\x02 \x03(\t\x12\x17\n\x0ftopology_digest\x18\x03 \x01(\t\"D\n\x0bWorkerHello\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"\x9b\x01\n\x0bOrderResult\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\x12\x12\n\nerror_code\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x37\n\x08rollback\x18\x05 \x01(\x0b\x32 .esper.leyline.v1.RollbackReportH\x00\x88\x01\x01\x42\x0b\n\t_rollback\"\xc2\x01\n\x0cWorkerReport\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1d.esper.tolaria.v1.WorkerHelloH\x00\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1b.esper.leyline.v1.RunStatusH\x00\x12/\n\x06result\x18\x03 \x01(\x0b\x32\x1d.esper.tolaria.v1.OrderResultH\x00\x12\x18\n\x0e\x65vents_through\x18\x04 \x01(\x04H\x00\x42\x08\n\x06report\"\x90\x02\n\x0bWorkerOrder\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.esper.leyline.v1.OrderKind\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x07to_step\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04\x66ull\x18\x05 \x01(\x08\x12/\n\x05level\x18\x06 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevel\x12\x11\n\tsignal_id\x18\x07 \x01(\t\x12\x0e\n\x06origin\x18\x08 \x01(\t\x12\x30\n\x0ctriggered_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\n\x08_to_step2\xfb\x07\n\nRunService\x12L\n\tSubmitRun\x12\".esper.tolaria.v1.SubmitRunRequest\x1a\x1b.esper.leyline.v1.RunStatus\x12\x46\n\x06GetRun\x12\x1f.esper.tolaria.v1.GetRunRequest\x1a\x1b.esper.leyline.v1.RunStatus\x12Q\n\x08ListRuns\x12!.esper.tolaria.v1.ListRunsRequest\x1a\".esper.tolaria.v1.ListRunsResponse\x12K\n\x08WatchRun\x12!.esper.tolaria.v1.WatchRunRequest\x1a\x1a.esper.leyline.v1.RunEvent0\x01\x12J\n\x08PauseRun\x12!.esper.tolaria.v1.PauseRunRequest\x1a\x1b.esper.leyline.v1.RunStatus\x12L\n\tResumeRun\x12\".esper.tolaria.v1.ResumeRunRequest\x1a\x1b.esper.leyline.v1.RunStatus\x12H\n\x07HaltRun\x12 .esper.tolaria.v1.HaltRunRequest\x1a\x1b.esper.leyline.v1.RunStatus\x12U\n\x0bRollbackRun\x12$.esper.tolaria.v1.RollbackRunRequest\x1a .esper.leyline.v1.RollbackReport\x12\x66\n\x0fListCheckpoints\x12(.esper.tolaria.v1.ListCheckpointsRequest\x1a).esper.tolaria.v1.ListCheckpointsResponse\x12^\n\x0eRaiseEmergency\x12\'.esper.tolaria.v1.RaiseEmergencyRequest\x1a#.esper.tolaria.v1.EmergencyResponse\x12^\n\x0e\x43learEmergency\x12\'.esper.tolaria.v1.ClearEmergencyRequest\x1a#.esper.tolaria.v1.EmergencyResponse\x12T\n\tExportRun\x12\".esper.tolaria.v1.ExportRunRequest\x1a#.esper.tolaria.v1.ExportRunResponse2Y\n\nWorkerLink\x12K\n\x06\x41ttach\x12\x1e.esper.tolaria.v1.WorkerReport\x1a\x1d.esper.tolaria.v1.WorkerOrder(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.tolaria.v1.tolaria_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBMITRUNREQUEST']._serialized_start=111
-  _globals['_SUBMITRUNREQUEST']._serialized_end=190
-  _globals['_GETRUNREQUEST']._serialized_start=192
-  _globals['_GETRUNREQUEST']._serialized_end=232
-  _globals['_LISTRUNSREQUEST']._serialized_start=234
-  _globals['_LISTRUNSREQUEST']._serialized_end=266
-  _globals['_LISTRUNSRESPONSE']._serialized_start=268
-  _globals['_LISTRUNSRESPONSE']._serialized_end=329
-  _globals['_WATCHRUNREQUEST']._serialized_start=331
-  _globals['_WATCHRUNREQUEST']._serialized_end=413
-  _globals['_PAUSERUNREQUEST']._serialized_start=415
-  _globals['_PAUSERUNREQUEST']._serialized_end=473
-  _globals['_RESUMERUNREQUEST']._serialized_start=475
-  _globals['_RESUMERUNREQUEST']._serialized_end=518
-  _globals['_HALTRUNREQUEST']._serialized_start=520
-  _globals['_HALTRUNREQUEST']._serialized_end=577
-  _globals['_ROLLBACKRUNREQUEST']._serialized_start=579
-  _globals['_ROLLBACKRUNREQUEST']._serialized_end=672
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=674
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=723
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=725
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=821
-  _globals['_RAISEEMERGENCYREQUEST']._serialized_start=824
-  _globals['_RAISEEMERGENCYREQUEST']._serialized_end=972
-  _globals['_CLEAREMERGENCYREQUEST']._serialized_start=974
-  _globals['_CLEAREMERGENCYREQUEST']._serialized_end=1038
-  _globals['_EMERGENCYRESPONSE']._serialized_start=1040
-  _globals['_EMERGENCYRESPONSE']._serialized_end=1085
-  _globals['_EXPORTRUNREQUEST']._serialized_start=1087
-  _globals['_EXPORTRUNREQUEST']._serialized_end=1146
-  _globals['_EXPORTRUNRESPONSE']._serialized_start=1148
-  _globals['_EXPORTRUNRESPONSE']._serialized_end=1223
-  _globals['_WORKERHELLO']._serialized_start=1225
-  _globals['_WORKERHELLO']._serialized_end=1293
-  _globals['_ORDERRESULT']._serialized_start=1296
-  _globals['_ORDERRESULT']._serialized_end=1451
-  _globals['_WORKERREPORT']._serialized_start=1454
-  _globals['_WORKERREPORT']._serialized_end=1648
-  _globals['_WORKERORDER']._serialized_start=1651
-  _globals['_WORKERORDER']._serialized_end=1873
-  _globals['_RUNSERVICE']._serialized_start=1876
-  _globals['_RUNSERVICE']._serialized_end=2895
-  _globals['_WORKERLINK']._serialized_start=2897
-  _globals['_WORKERLINK']._serialized_end=2986
+  _globals['_SUBMITRUNREQUEST']._serialized_start=144
+  _globals['_SUBMITRUNREQUEST']._serialized_end=223
+  _globals['_GETRUNREQUEST']._serialized_start=225
+  _globals['_GETRUNREQUEST']._serialized_end=265
+  _globals['_LISTRUNSREQUEST']._serialized_start=267
+  _globals['_LISTRUNSREQUEST']._serialized_end=299
+  _globals['_LISTRUNSRESPONSE']._serialized_start=301
+  _globals['_LISTRUNSRESPONSE']._serialized_end=362
+  _globals['_WATCHRUNREQUEST']._serialized_start=364
+  _globals['_WATCHRUNREQUEST']._serialized_end=446
+  _globals['_PAUSERUNREQUEST']._serialized_start=448
+  _globals['_PAUSERUNREQUEST']._serialized_end=506
+  _globals['_RESUMERUNREQUEST']._serialized_start=508
+  _globals['_RESUMERUNREQUEST']._serialized_end=551
+  _globals['_HALTRUNREQUEST']._serialized_start=553
+  _globals['_HALTRUNREQUEST']._serialized_end=610
+  _globals['_ROLLBACKRUNREQUEST']._serialized_start=612
+  _globals['_ROLLBACKRUNREQUEST']._serialized_end=705
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=707
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=756
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=758
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=854
+  _globals['_RAISEEMERGENCYREQUEST']._serialized_start=857
+  _globals['_RAISEEMERGENCYREQUEST']._serialized_end=1055
+  _globals['_CLEAREMERGENCYREQUEST']._serialized_start=1058
+  _globals['_CLEAREMERGENCYREQUEST']._serialized_end=1192
+  _globals['_EMERGENCYRESPONSE']._serialized_start=1194
+  _globals['_EMERGENCYRESPONSE']._serialized_end=1239
+  _globals['_EXPORTRUNREQUEST']._serialized_start=1241
+  _globals['_EXPORTRUNREQUEST']._serialized_end=1300
+  _globals['_EXPORTRUNRESPONSE']._serialized_start=1302
+  _globals['_EXPORTRUNRESPONSE']._serialized_end=1377
+  _globals['_WORKERHELLO']._serialized_start=1379
+  _globals['_WORKERHELLO']._serialized_end=1447
+  _globals['_ORDERRESULT']._serialized_start=1450
+  _globals['_ORDERRESULT']._serialized_end=1605
+  _globals['_WORKERREPORT']._serialized_start=1608
+  _globals['_WORKERREPORT']._serialized_end=1802
+  _globals['_WORKERORDER']._serialized_start=1805
+  _globals['_WORKERORDER']._serialized_end=2077
+  _globals['_RUNSERVICE']._serialized_start=2080
+  _globals['_RUNSERVICE']._serialized_end=3099
+  _globals['_WORKERLINK']._serialized_start=3101
+  _globals['_WORKERLINK']._serialized_end=3190
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from esper_core.pb.esper.leyline.v1 import enums_pb2 as _enums_pb2
 from esper_core.pb.esper.leyline.v1 import runs_pb2 as _runs_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -313,6 +314,7 @@ class RaiseEmergencyRequest(_message.Message):
     TRAINING_RUN_ID_FIELD_NUMBER: _builtins.int
     SIGNAL_ID_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    TRIGGERED_AT_FIELD_NUMBER: _builtins.int
     level: _enums_pb2.EmergencyLevel.ValueType
     """Level."""
     reason: _builtins.str
@@ -323,6 +325,10 @@ class RaiseEmergencyRequest(_message.Message):
     """Id, for deduplication."""
     origin: _builtins.str
     """Who raised it."""
+    @_builtins.property
+    def triggered_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was raised; absent means now."""
+
     def __init__(
         self,
         *,
@@ -331,10 +337,11 @@ class RaiseEmergencyRequest(_message.Message):
         training_run_id: _builtins.str = ...,
         signal_id: _builtins.str = ...,
         origin: _builtins.str = ...,
+        triggered_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["triggered_at", b"triggered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "origin", b"origin", "reason", b"reason", "signal_id", b"signal_id", "training_run_id", b"training_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "origin", b"origin", "reason", b"reason", "signal_id", b"signal_id", "training_run_id", b"training_run_id", "triggered_at", b"triggered_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -342,27 +349,33 @@ Global___RaiseEmergencyRequest: _TypeAlias = RaiseEmergencyRequest  # noqa: Y015
 
 @_typing.final
 class ClearEmergencyRequest(_message.Message):
-    """Clears an emergency."""
+    """Clears an emergency, or lowers its level."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRAINING_RUN_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    TO_LEVEL_FIELD_NUMBER: _builtins.int
     training_run_id: _builtins.str
     """Run; empty means all."""
     reason: _builtins.str
     """Why."""
+    to_level: _enums_pb2.EmergencyLevel.ValueType
+    """Level to which the present one is lowered; absent clears the emergency altogether."""
     def __init__(
         self,
         *,
         training_run_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        to_level: _enums_pb2.EmergencyLevel.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_to_level", b"_to_level", "to_level", b"to_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "training_run_id", b"training_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_to_level", b"_to_level", "reason", b"reason", "to_level", b"to_level", "training_run_id", b"training_run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__to_level: _TypeAlias = _typing.Literal["to_level"]  # noqa: Y015
+    _WhichOneofArgType__to_level: _TypeAlias = _typing.Literal["_to_level", b"_to_level"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__to_level) -> _WhichOneofReturnType__to_level | None: ...
 
 Global___ClearEmergencyRequest: _TypeAlias = ClearEmergencyRequest  # noqa: Y015
 
@@ -576,6 +589,7 @@ class WorkerOrder(_message.Message):
     LEVEL_FIELD_NUMBER: _builtins.int
     SIGNAL_ID_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    TRIGGERED_AT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """Id; a repeated one is answered from memory."""
     kind: _enums_pb2.OrderKind.ValueType
@@ -587,11 +601,15 @@ class WorkerOrder(_message.Message):
     full: _builtins.bool
     """ROLLBACK: use a durable checkpoint."""
     level: _enums_pb2.EmergencyLevel.ValueType
-    """EMERGENCY: level."""
+    """EMERGENCY: level. CLEAR_EMERGENCY: level to lower to, UNSPECIFIED to clear."""
     signal_id: _builtins.str
     """EMERGENCY: signal behind it."""
     origin: _builtins.str
     """EMERGENCY: who raised it."""
+    @_builtins.property
+    def triggered_at(self) -> _timestamp_pb2.Timestamp:
+        """EMERGENCY: when it was raised."""
+
     def __init__(
         self,
         *,
@@ -603,10 +621,11 @@ class WorkerOrder(_message.Message):
         level: _enums_pb2.EmergencyLevel.ValueType = ...,
         signal_id: _builtins.str = ...,
         origin: _builtins.str = ...,
+        triggered_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_to_step", b"_to_step", "to_step", b"to_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_to_step", b"_to_step", "to_step", b"to_step", "triggered_at", b"triggered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_to_step", b"_to_step", "full", b"full", "kind", b"kind", "level", b"level", "order_id", b"order_id", "origin", b"origin", "reason", b"reason", "signal_id", b"signal_id", "to_step", b"to_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_to_step", b"_to_step", "full", b"full", "kind", b"kind", "level", b"level", "order_id", b"order_id", "origin", b"origin", "reason", b"reason", "signal_id", b"signal_id", "to_step", b"to_step", "triggered_at", b"triggered_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__to_step: _TypeAlias = _typing.Literal["to_step"]  # noqa: Y015
     _WhichOneofArgType__to_step: _TypeAlias = _typing.Literal["_to_step", b"_to_step"]  # noqa: Y015
