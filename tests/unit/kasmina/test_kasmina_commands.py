@@ -278,6 +278,13 @@ def test_fixtures_and_quarantined_blueprints_are_never_used() -> None:
     assert "it oscillates" in validation(germinate(), catalogue).explanation
 
 
+def test_a_restricted_blueprint_is_refused_with_the_setting_that_would_allow_it() -> None:
+    catalogue = full_catalogue()
+    catalogue.put(catalogue_item(handling_restricted=True))
+    assert "growth.allow_restricted" in validation(germinate(), catalogue).explanation
+    assert validation(germinate(), catalogue, allow_restricted=True).ok
+
+
 def test_before_urza_was_heard_nothing_germinates() -> None:
     assert "not told its blueprints yet" in validation(germinate(), Catalogue()).explanation
 

@@ -67,6 +67,8 @@ def test_g0_passes_a_known_allowed_blueprint_with_its_kernel() -> None:
         ({"kernel": None}, "kernel_missing"),
         ({"kernel": replace(kernel_for(KEY), quarantined=True)}, "kernel_quarantined"),
         ({"kernel": replace(kernel_for(KEY), weights_digest="")}, "kernel_digest_missing"),
+        ({"item": catalogue_item(handling_restricted=True)}, "blueprint_not_eligible"),
+        ({"kernel": replace(kernel_for(KEY), restricted=True)}, "kernel_restricted"),
         ({"kernel": kernel_for(replace(KEY, contract=SiteContract("features", 8)))}, "kernel_mismatch"),
     ],
 )
@@ -74,6 +76,11 @@ def test_g0_names_what_is_wrong(changes: dict[str, object], reason: str) -> None
     given_ = {"item": catalogue_item(), "allowed": [BLUEPRINT], "wanted": KEY, "kernel": kernel_for(KEY), **changes}
     verdict = judge_sanity(**given_)  # type: ignore[arg-type]
     assert verdict.failed and verdict.reason == reason
+
+
+def test_g0_passes_what_is_restricted_in_a_run_that_allows_it() -> None:
+    item, kernel = catalogue_item(handling_restricted=True), replace(kernel_for(KEY), restricted=True)
+    assert judge_sanity(item, [BLUEPRINT], KEY, kernel, allow_restricted=True).passed
 
 
 def test_g0_refuses_a_parameter_that_is_not_finite() -> None:

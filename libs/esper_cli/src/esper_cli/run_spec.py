@@ -40,6 +40,8 @@ class RunOptions:
         Where and with what it may grow; empty means everything allowed.
     max_seeds, max_parameters : int
         Bounds of growth.
+    allow_restricted : bool
+        Whether kernels may grow that their assessment restricts.
     random_seed : int
         Seed of everything random.
     device : str
@@ -67,6 +69,7 @@ class RunOptions:
     blueprints: tuple[str, ...] = ()
     max_seeds: int = 0
     max_parameters: int = 0
+    allow_restricted: bool = False
     random_seed: int = 0
     device: str = ""
     label: str = ""
@@ -103,6 +106,7 @@ def run_spec(options: RunOptions) -> leyline.RunSpec:
             blueprint_ids=options.blueprints,
             max_seeds=options.max_seeds,
             max_parameters=options.max_parameters,
+            allow_restricted=options.allow_restricted,
         ),
     )
     if options.learning_rate or options.optimizer:

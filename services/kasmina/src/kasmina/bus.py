@@ -7,7 +7,7 @@ from typing import Final
 
 from esper_core import leyline
 from esper_core.bus import BusPlace, Received
-from kasmina.supply import KernelSupply
+from kasmina.loading import KernelLoadManager
 
 NEWS: Final = (leyline.BUS_MESSAGE_TYPE_KERNEL_READY, leyline.BUS_MESSAGE_TYPE_KERNEL_ERROR)
 
@@ -15,7 +15,7 @@ NEWS: Final = (leyline.BUS_MESSAGE_TYPE_KERNEL_READY, leyline.BUS_MESSAGE_TYPE_K
 class KasminaPlace(BusPlace):
     """What Kasmina says and hears on the bus."""
 
-    async def consume(self, kernels: KernelSupply) -> None:
+    async def consume(self, kernels: KernelLoadManager) -> None:
         """Take news of kernels until cancelled; news that comes twice changes nothing."""
         if self._bus is None:
             await asyncio.Event().wait()

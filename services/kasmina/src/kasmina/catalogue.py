@@ -22,6 +22,8 @@ class CatalogueItem:
         Why it is quarantined; empty when it is not.
     handling_quarantine : bool
         Whether its safety data sheet demands quarantine.
+    handling_restricted : bool
+        Whether its sheet restricts it to runs that allow it.
     risk_score : float
         Risk in [0, 1]: measured where there is a sheet, the prior otherwise.
     blend_modes : tuple of int
@@ -34,9 +36,16 @@ class CatalogueItem:
     handling_quarantine: bool
     risk_score: float
     blend_modes: tuple[int, ...]
+    handling_restricted: bool = False
 
-    def ineligible(self) -> str:
-        """Return why it may not be used, as a sentence; empty when it may."""
+    def ineligible(self, allow_restricted: bool = False) -> str:
+        """Return why a run may not use it, as a sentence; empty when it may.
+
+        Parameters
+        ----------
+        allow_restricted : bool
+            Whether the run lets restricted kernels grow.
+        """
         name = self.blueprint.blueprint_id
         if self.quarantine_reason:
             return f"{name} is quarantined: {self.quarantine_reason}"
@@ -46,6 +55,8 @@ class CatalogueItem:
             return f"{name} is a fixture for assessments and drills and never used in a run."
         if self.blueprint.approval_required and not self.approved:
             return f"{name} needs approval before it may be used."
+        if self.handling_restricted and not allow_restricted:
+            return f"The safety data sheet of {name} restricts it to runs with growth.allow_restricted."
         return ""
 
 

@@ -16,9 +16,10 @@ from kasmina.convert.directives import result_from_message
 from kasmina.convert.evidence import evidence_from_message
 from kasmina.convert.runs import boundary_from_message, greeting_from_message
 from kasmina.dispatcher import Dispatcher
+from kasmina.loading import KernelLoadManager
 from kasmina.registry import RunRegistry
 from kasmina.session import Outbox, RunSession
-from kasmina.supply import KernelSupply
+from kasmina.wanting import prefetch_all
 
 MAX_COMMANDS_WAITING: Final = 16
 _log = get_logger("execute")
@@ -28,7 +29,7 @@ class Conversation:
     """Holds one stream from its hello to its end."""
 
     def __init__(
-        self, registry: RunRegistry, dispatcher: Dispatcher, kernels: KernelSupply, catalogue: Catalogue
+        self, registry: RunRegistry, dispatcher: Dispatcher, kernels: KernelLoadManager, catalogue: Catalogue
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
@@ -87,8 +88,7 @@ class Conversation:
         elif kind == "boundary":
             await session.boundary(boundary_from_message(request.boundary))
         elif kind == "ended":
-            await session.ended(request.ended.reason, request.ended.resumable)
-            self._kernels.cancel_run(session.run_id)
+            await self._ended(request.ended, session)
         else:
             raise ValidationError("The message is empty.", field="request", allowed="one of the ExecuteRequest parts")
         self._registry.tell_active()
@@ -102,7 +102,14 @@ class Conversation:
         await session.hello(greeting, self._outbox)
         if self._prefetching is not None:
             self._prefetching.cancel()
-        self._prefetching = asyncio.create_task(self._kernels.prefetch_all(greeting, self._catalogue))
+        self._prefetching = asyncio.create_task(prefetch_all(self._kernels, greeting, self._catalogue))
+
+    async def _ended(self, message: kasmina_pb2.RunEnded, session: RunSession) -> None:
+        """Close the run; what it still asks for is withdrawn, and nothing more is asked for."""
+        if self._prefetching is not None:
+            self._prefetching.cancel()
+        await session.ended(message.reason, message.resumable)
+        self._kernels.cancel_run(session.run_id, f"The run is over: {message.reason}.")
 
     async def _command(self, message: leyline.AdaptationCommand, session: RunSession) -> None:
         try:

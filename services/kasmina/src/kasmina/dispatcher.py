@@ -12,9 +12,9 @@ from kasmina.catalogue import Catalogue
 from kasmina.commands import Command, Outcome, SeedOperation
 from kasmina.convert.commands import command_from_message
 from kasmina.kernels import Kernel, KernelKey
+from kasmina.loading import KernelLoadManager
 from kasmina.operations import Supply
 from kasmina.session import RunSession
-from kasmina.supply import KernelSupply
 from kasmina.telemetry import Telemetry
 from kasmina.validator import CommandValidator
 from kasmina.verifier import CommandVerifier
@@ -35,7 +35,7 @@ class Dispatcher:
         self,
         verifier: CommandVerifier,
         validator: CommandValidator,
-        kernels: KernelSupply,
+        kernels: KernelLoadManager,
         catalogue: Catalogue,
         telemetry: Telemetry,
         *,

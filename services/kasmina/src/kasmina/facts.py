@@ -29,6 +29,7 @@ class RunOpened:
     generation: int
     step: int
     at: datetime
+    allow_restricted: bool = False
     kind: Literal["run_opened"] = "run_opened"
 
 

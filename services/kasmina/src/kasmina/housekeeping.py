@@ -9,8 +9,8 @@ from esper_core.clocks import Clock
 from esper_core.errors import StorageError
 from esper_core.logs import get_logger
 from kasmina.journal import NonceJournal
+from kasmina.loading import KernelLoadManager
 from kasmina.registry import RunRegistry
-from kasmina.supply import KernelSupply
 from kasmina.verifier import CommandVerifier
 
 INTERVAL_S: Final = 1.0
@@ -22,7 +22,7 @@ class Housekeeping:
 
     def __init__(
         self,
-        kernels: KernelSupply,
+        kernels: KernelLoadManager,
         verifier: CommandVerifier,
         nonces: NonceJournal,
         registry: RunRegistry,
@@ -49,4 +49,5 @@ class Housekeeping:
             await asyncio.to_thread(self._nonces.compact, lambda record: record.expires_at > now)
         except StorageError as error:
             _log.error("the nonce journal cannot be shortened", code=error.code, reason=error.message)
+        self._kernels.tell_cache()
         self._registry.tell_active()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, Literal
 
 from esper_core.blueprints import ParameterValue, SiteContract
+from esper_core.bounded_cache import BoundedCache, CacheStats
 
+KERNELS_KEPT: Final = 4096
 Readiness = Literal["unknown", "requested", "ready", "failed"]
 
 
@@ -28,7 +30,10 @@ class KernelKey:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel that lies in Urza; digests are SHA-256 in lower-case hex."""
+    """A kernel that lies in Urza; digests are SHA-256 in lower-case hex.
+
+    A `restricted` one is only for runs that allow it, by the handling class of its assessment.
+    """
 
     key: KernelKey
     weights_digest: str
@@ -36,6 +41,7 @@ class Kernel:
     size_bytes: int
     parameter_count: int
     quarantined: bool = False
+    restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,42 +64,54 @@ class KernelRequest:
 
 
 class KernelTable:
-    """Readiness by key. A ready kernel stays ready: kernels are immutable and addressed by content."""
+    """Readiness by key, within a bound. What is forgotten is asked of Urza again: kernels are addressed by content.
 
-    def __init__(self) -> None:
-        self._ready: dict[KernelKey, Kernel] = {}
-        self._failed: dict[KernelKey, KernelProblem] = {}
+    Parameters
+    ----------
+    limit : int
+        Most kernels, and most problems, that are remembered.
+    """
+
+    def __init__(self, limit: int = KERNELS_KEPT) -> None:
+        self._ready: BoundedCache[KernelKey, Kernel] = BoundedCache(limit)
+        self._failed: BoundedCache[KernelKey, KernelProblem] = BoundedCache(limit)
         self._requests: dict[str, KernelRequest] = {}
 
     def state(self, key: KernelKey) -> Readiness:
         """Tell how a kernel stands."""
-        if key in self._ready:
+        if self._ready.peek(key) is not None:
             return "ready"
-        if self.requests_of(key):
+        if any(request.key == key for request in self._requests.values()):
             return "requested"
-        return "failed" if key in self._failed else "unknown"
+        return "unknown" if self._failed.peek(key) is None else "failed"
 
     def get(self, key: KernelKey) -> Kernel | None:
-        """Return a ready kernel."""
+        """Return a ready kernel, and count the look-up."""
         return self._ready.get(key)
+
+    def peek(self, key: KernelKey) -> Kernel | None:
+        """Return a ready kernel without counting."""
+        return self._ready.peek(key)
 
     def problem(self, key: KernelKey) -> KernelProblem | None:
         """Return why a kernel could not be made, where that is known."""
-        return self._failed.get(key)
-
-    def requests_of(self, key: KernelKey) -> tuple[KernelRequest, ...]:
-        """Return the prefetches of a key that are on their way."""
-        return tuple(request for request in self._requests.values() if request.key == key)
+        return self._failed.peek(key)
 
     def request(self, request: KernelRequest) -> None:
         """Note that a prefetch was sent."""
         self._requests[request.request_id] = request
-        self._failed.pop(request.key, None)
+        self._failed.drop(lambda key, _: key == request.key)
 
-    def put(self, kernel: Kernel) -> None:
-        """Note a kernel that lies ready, whoever told."""
-        self._ready[kernel.key] = kernel
-        self._failed.pop(kernel.key, None)
+    def put(self, kernel: Kernel) -> int:
+        """Note a kernel that lies ready, whoever told; return how many others were forgotten for it.
+
+        A kernel that is known as restricted stays so: only its assessment knows that, and others tell of it too.
+        """
+        known = self._ready.peek(kernel.key)
+        if known is not None and known.weights_digest == kernel.weights_digest:
+            kernel = replace(kernel, restricted=kernel.restricted or known.restricted)
+        self._failed.drop(lambda key, _: key == kernel.key)
+        return self._ready.put(kernel.key, kernel)
 
     def settle(self, request_id: str) -> KernelRequest | None:
         """Take a prefetch off the list; None when it is not ours or was settled before."""
@@ -101,34 +119,25 @@ class KernelTable:
 
     def fail(self, key: KernelKey, problem: KernelProblem) -> None:
         """Note that a kernel could not be made; a kernel that is ready stays so."""
-        if key not in self._ready:
-            self._failed[key] = problem
+        if self._ready.peek(key) is None:
+            self._failed.put(key, problem)
 
-    def forget(self, weights_digest: str) -> None:
-        """Drop a kernel that was quarantined."""
-        self._ready = {key: kernel for key, kernel in self._ready.items() if kernel.weights_digest != weights_digest}
+    def forget(self, weights_digest: str) -> int:
+        """Drop a kernel that was quarantined; return how many entries that were."""
+        return self._ready.drop(lambda _, kernel: kernel.weights_digest == weights_digest)
 
-    def cancel_run(self, run_id: str) -> tuple[KernelRequest, ...]:
-        """Drop the prefetches of a run and return them."""
-        canceled = tuple(request for request in self._requests.values() if request.run_id == run_id)
-        for request in canceled:
+    def take_requests(self, wanted: Callable[[KernelRequest], bool]) -> tuple[KernelRequest, ...]:
+        """Take prefetches off the list and return them."""
+        taken = tuple(request for request in self._requests.values() if wanted(request))
+        for request in taken:
             del self._requests[request.request_id]
-        return canceled
+        return taken
 
-    def overdue(self, now: datetime, budget_s: float) -> tuple[KernelRequest, ...]:
-        """Drop the prefetches older than `budget_s` and return them."""
-        span = timedelta(seconds=budget_s)
-        late = tuple(request for request in self._requests.values() if now - request.requested_at > span)
-        for request in late:
-            del self._requests[request.request_id]
-        return late
+    def stats(self) -> CacheStats:
+        """Say how many kernels are known to be ready, and how the look-ups of the last minutes went."""
+        return self._ready.stats()
 
     @property
     def inflight(self) -> int:
         """Prefetches on their way."""
         return len(self._requests)
-
-    @property
-    def ready_count(self) -> int:
-        """Kernels known to be ready."""
-        return len(self._ready)

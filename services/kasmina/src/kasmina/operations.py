@@ -59,7 +59,9 @@ def _germinate(turn: Turn, command: Command, payload: SeedOperation, supply: Sup
     if supply.key is None or opened is None:
         return Decision(False, "No kernel can be named for this command: the blueprint or site is not known.")
     seed_id = turn.ledger.next_seed_id(command.site)
-    verdict = judge_sanity(supply.item, opened.blueprint_ids, supply.key, supply.kernel)
+    verdict = judge_sanity(
+        supply.item, opened.blueprint_ids, supply.key, supply.kernel, allow_restricted=opened.allow_restricted
+    )
     if not verdict.passed or supply.kernel is None:
         turn.judge(seed_id, verdict)
         return Decision(False, _refusal(verdict.explanation, supply.problem))

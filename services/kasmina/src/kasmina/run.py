@@ -41,6 +41,7 @@ class Greeting:
     steps_per_epoch: int
     isolation: int
     host_layers: tuple[str, ...]
+    allow_restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,4 +225,5 @@ def _opened(greeting: Greeting, turn: Turn) -> f.RunOpened:
         generation=greeting.generation,
         step=greeting.step,
         at=turn.now,
+        allow_restricted=greeting.allow_restricted,
     )

@@ -20,10 +20,10 @@ from kasmina.dispatcher import Dispatcher
 from kasmina.housekeeping import Housekeeping
 from kasmina.journal import JournalFolder, NonceJournal
 from kasmina.kernels import KernelTable
+from kasmina.loading import KernelLoadManager
 from kasmina.registry import RunRegistry
 from kasmina.servicer import ExecutorServicer
 from kasmina.settings import KasminaSettings
-from kasmina.supply import KernelSupply
 from kasmina.telemetry import WARNING, Telemetry
 from kasmina.validator import CommandValidator
 from kasmina.verifier import CommandVerifier, nonce_ledger
@@ -52,7 +52,7 @@ class Shelf:
     channel: EsperChannel
     urza: Any
     catalogue: Catalogue
-    kernels: KernelSupply
+    kernels: KernelLoadManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def _voice(settings: KasminaSettings, keyring: Keyring, host: ServerHost) -> Voi
 def _shelf(settings: KasminaSettings, keyring: Keyring, voice: Voice) -> Shelf:
     channel = open_channel(settings.peer("urza"), TokenSource(keyring, "kasmina"), "kasmina", tls_from_environment())
     urza = urza_pb2_grpc.LibraryStub(channel)
-    kernels = KernelSupply(
-        KernelTable(),
+    kernels = KernelLoadManager(
+        KernelTable(settings.kernels_kept),
         urza,
         voice.bus.publish_prefetch,
         voice.telemetry,
@@ -153,6 +153,7 @@ def _furnish(host: ServerHost, voice: Voice, shelf: Shelf, desk: Desk) -> None:
     host.run_in_background("telemetry", voice.emitter.run)
     host.run_in_background("kernel news", lambda: voice.bus.consume(shelf.kernels))
     host.run_in_background("housekeeping", keeping.run)
+    host.run_in_background("farewell", lambda: _stop_waiting(host, shelf.kernels))
     host.on_shutdown(desk.nonces.close)
     host.on_shutdown(desk.registry.close)
     host.on_shutdown(shelf.channel.close)
@@ -164,6 +165,12 @@ async def _urza_answers(shelf: Shelf) -> None:
     await health_probe(shelf.channel, peer="urza")()
     if not shelf.catalogue.heard:
         raise UnavailableError("Urza has not told its blueprints yet.")
+
+
+async def _stop_waiting(host: ServerHost, kernels: KernelLoadManager) -> None:
+    """Let no command wait for its kernel while the calls in flight are drained."""
+    await host.draining.wait()
+    kernels.close()
 
 
 async def _last_words(emitter: TelemetryEmitter) -> None:

@@ -16,10 +16,10 @@ from kasmina.conversation import Conversation
 from kasmina.convert.commands import outcome_to_message
 from kasmina.convert.seeds import record_to_message
 from kasmina.dispatcher import Dispatcher
+from kasmina.loading import KernelLoadManager
 from kasmina.registry import RunRegistry
 from kasmina.seeds import Seed
 from kasmina.session import RunSession
-from kasmina.supply import KernelSupply
 from kasmina.telemetry import WARNING, Telemetry
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -32,7 +32,7 @@ class ExecutorServicer(kasmina_pb2_grpc.ExecutorServicer):
         self,
         registry: RunRegistry,
         dispatcher: Dispatcher,
-        kernels: KernelSupply,
+        kernels: KernelLoadManager,
         catalogue: Catalogue,
         telemetry: Telemetry,
     ) -> None:
@@ -89,9 +89,12 @@ class ExecutorServicer(kasmina_pb2_grpc.ExecutorServicer):
         if not request.reason.strip():
             raise ValidationError("A reset needs a reason.", field="reason", allowed="a sentence")
         seeds = self._registry.forget(run_id)
-        canceled = self._kernels.cancel_run(run_id)
-        self._telemetry.event("registry_reset", WARNING, request.reason, run_id, seeds=seeds, canceled=canceled)
-        return kasmina_pb2.ResetRegistryResponse(seeds_cleared=seeds, prefetches_canceled=canceled)
+        done = self._kernels.cancel_run(run_id, "The registry of the run was reset.")
+        counts = {"seeds": seeds, "prefetches_canceled": done.prefetches, "waits_canceled": done.waits}
+        self._telemetry.event("registry_reset", WARNING, request.reason, run_id, **counts)
+        return kasmina_pb2.ResetRegistryResponse(
+            seeds_cleared=seeds, prefetches_canceled=done.prefetches, waits_canceled=done.waits
+        )
 
     async def ResetTeacher(  # noqa: D102
         self, request: kasmina_pb2.ResetTeacherRequest, context: Context

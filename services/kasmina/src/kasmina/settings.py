@@ -28,6 +28,9 @@ class KasminaSettings(ServiceSettings):
     kernel_wait_s: float = Field(
         default=20.0, gt=0, description="How long a germination waits for its kernel before it is refused, in seconds."
     )
+    kernels_kept: int = Field(
+        default=4096, ge=1, description="Most kernels whose descriptors are remembered; others are asked of Urza again."
+    )
     prefetch_budget_s: float = Field(
         default=30.0, gt=0, description="Expected time of a kernel prefetch, in seconds; told as late after twice that."
     )

@@ -113,6 +113,7 @@ class CommandValidator:
 
     def _blueprint(self, blueprint_id: str, item: CatalogueItem | None, ledger: RunLedger) -> Iterator[Problem]:
         allowed = ledger.opened.blueprint_ids if ledger.opened else ()
+        restricted = ledger.opened is not None and ledger.opened.allow_restricted
         field = "seed_operation.blueprint_id"
         if not self._catalogue.heard:
             yield Problem(field, "Urza has not told its blueprints yet; try again in a moment.")
@@ -121,8 +122,8 @@ class CommandValidator:
             yield Problem(field, f"There is no blueprint {blueprint_id!r}.", known)
         elif blueprint_id not in allowed:
             yield Problem(field, f"This run may not use {blueprint_id}.", ", ".join(allowed))
-        elif item.ineligible():
-            yield Problem(field, item.ineligible())
+        elif item.ineligible(restricted):
+            yield Problem(field, item.ineligible(restricted))
 
     def _room(self, site: Site, blueprint_id: str, ledger: RunLedger, now: datetime) -> Iterator[Problem]:
         live = ledger.live_seeds()

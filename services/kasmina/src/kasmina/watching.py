@@ -13,7 +13,7 @@ from esper_core.pb.esper.urza.v1 import urza_pb2
 from esper_core.rpc import Backoff, mapped_errors
 from kasmina.catalogue import Catalogue
 from kasmina.convert.catalogue import item_from_message
-from kasmina.supply import KernelSupply
+from kasmina.loading import KernelLoadManager
 
 _BACKOFF: Final = Backoff(first_s=0.2, longest_s=5.0)
 _log = get_logger("catalogue")
@@ -22,10 +22,10 @@ _log = get_logger("catalogue")
 class CatalogueWatch:
     """Follows Urza, and comes back after it was away; a snapshot comes first each time."""
 
-    def __init__(self, urza: Any, catalogue: Catalogue, supply: KernelSupply) -> None:
+    def __init__(self, urza: Any, catalogue: Catalogue, kernels: KernelLoadManager) -> None:
         self._urza = urza
         self._catalogue = catalogue
-        self._supply = supply
+        self._kernels = kernels
         self._random = random.Random()
 
     async def run(self) -> None:
@@ -45,10 +45,15 @@ class CatalogueWatch:
     def take(self, update: leyline.CatalogUpdate) -> None:
         """Take one change; a blueprint that cannot be read is told and passed over."""
         if update.HasField("kernel"):
-            self._supply.take(update.kernel)
+            self._kernels.take(update.kernel)
         if not update.HasField("blueprint"):
             return
         try:
-            self._catalogue.put(item_from_message(update.blueprint))
+            item = item_from_message(update.blueprint)
         except EsperError as error:
             _log.error("blueprint cannot be read", blueprint=update.blueprint_id, reason=error.message)
+            return
+        self._catalogue.put(item)
+        why = item.ineligible(allow_restricted=True)
+        if why:
+            self._kernels.retire(item.blueprint.blueprint_id, why)

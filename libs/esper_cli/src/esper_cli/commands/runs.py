@@ -42,6 +42,9 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
     blueprint: Annotated[Texts, typer.Option(help="Blueprint it may use; may be repeated.")] = None,
     max_seeds: Annotated[int, typer.Option(min=0, help="Most seeds.")] = 0,
     max_parameters: Annotated[int, typer.Option(min=0, help="Most parameters of the grown model.")] = 0,
+    allow_restricted: Annotated[
+        bool, typer.Option("--allow-restricted", help="Let kernels grow that their assessment restricts.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the run.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda[:n].")] = "",
     label: Annotated[str, typer.Option(help="Name for people.")] = "",
@@ -68,6 +71,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
         blueprints=unique(blueprint),
         max_seeds=max_seeds,
         max_parameters=max_parameters,
+        allow_restricted=allow_restricted,
         random_seed=seed,
         device=device,
         label=label,

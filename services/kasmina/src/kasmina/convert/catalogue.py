@@ -29,6 +29,7 @@ def item_from_message(message: leyline.BlueprintDescriptor) -> CatalogueItem:
         handling_quarantine=sheet is not None and sheet.handling_class == leyline.HANDLING_CLASS_QUARANTINE,
         risk_score=sheet.risk_score if sheet is not None else message.risk,
         blend_modes=tuple(message.blend_modes),
+        handling_restricted=sheet is not None and sheet.handling_class == leyline.HANDLING_CLASS_RESTRICTED,
     )
 
 

@@ -36,6 +36,7 @@ def greeting_from_message(message: kasmina_pb2.Hello) -> Greeting:
         steps_per_epoch=message.steps_per_epoch,
         isolation=message.isolation,
         host_layers=tuple(message.host_layers),
+        allow_restricted=message.allow_restricted,
     )
 
 

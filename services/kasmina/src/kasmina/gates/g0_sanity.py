@@ -12,7 +12,12 @@ from kasmina.kernels import Kernel, KernelKey
 
 
 def judge_sanity(
-    item: CatalogueItem | None, allowed: Collection[str], wanted: KernelKey, kernel: Kernel | None
+    item: CatalogueItem | None,
+    allowed: Collection[str],
+    wanted: KernelKey,
+    kernel: Kernel | None,
+    *,
+    allow_restricted: bool = False,
 ) -> Verdict:
     """Judge a germination before anything is prepared.
 
@@ -26,14 +31,21 @@ def judge_sanity(
         Blueprint, complete parameters and site contract of the command.
     kernel : Kernel or None
         The kernel that lies ready.
+    allow_restricted : bool
+        Whether the run lets kernels grow that their assessment restricts.
     """
-    checks = [*_blueprint_checks(item, allowed, wanted), *_kernel_checks(wanted, kernel)]
+    checks = [
+        *_blueprint_checks(item, allowed, wanted, allow_restricted),
+        *_kernel_checks(wanted, kernel, allow_restricted),
+    ]
     return judge(leyline.SEED_GATE_G0_SANITY, checks, f"Blueprint {wanted.blueprint_id} and its kernel are sound.")
 
 
-def _blueprint_checks(item: CatalogueItem | None, allowed: Collection[str], wanted: KernelKey) -> list[Check]:
+def _blueprint_checks(
+    item: CatalogueItem | None, allowed: Collection[str], wanted: KernelKey, allow_restricted: bool
+) -> list[Check]:
     name = wanted.blueprint_id
-    refusal = item.ineligible() if item else ""
+    refusal = item.ineligible(allow_restricted) if item else ""
     finite = all(math.isfinite(value) for _, value in wanted.parameters if not isinstance(value, str))
     return [
         holds("blueprint_known", item is not None, "unknown_blueprint", f"Urza has no blueprint {name}."),
@@ -43,13 +55,16 @@ def _blueprint_checks(item: CatalogueItem | None, allowed: Collection[str], want
     ]
 
 
-def _kernel_checks(wanted: KernelKey, kernel: Kernel | None) -> list[Check]:
+def _kernel_checks(wanted: KernelKey, kernel: Kernel | None, allow_restricted: bool) -> list[Check]:
     if kernel is None:
         return [holds("kernel_ready", False, "kernel_missing", f"No kernel of {wanted.blueprint_id} lies ready.")]
+    free = allow_restricted or not kernel.restricted
+    restricted = "The kernel's assessment restricts it to runs with growth.allow_restricted."
     digests = len(kernel.weights_digest) == 64 and len(kernel.spec_digest) == 64
     return [
         holds("kernel_ready", True, "kernel_missing", "The kernel lies ready."),
         holds("kernel_matches", kernel.key == wanted, "kernel_mismatch", "The kernel was made for something else."),
         holds("kernel_digests", digests, "kernel_digest_missing", "The kernel has no SHA-256 digests."),
         holds("kernel_trusted", not kernel.quarantined, "kernel_quarantined", "The kernel is quarantined."),
+        holds("kernel_unrestricted", free, "kernel_restricted", restricted),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
+import time
 from typing import Any
 
 import grpc
@@ -12,10 +12,13 @@ import grpc
 from esper_core import leyline
 from esper_core.blueprints import KernelSpec
 from esper_core.blueprints.messages import contract_from_message, parameters_from_messages
+from esper_core.bounded_cache import BoundedCache
 from esper_core.errors import IntegrityError, TimeoutExceededError
+from esper_core.keyed_locks import KeyedLocks
 from esper_core.pb.esper.urza.v1 import urza_pb2 as urza
 from esper_core.pb.esper.urza.v1.urza_pb2_grpc import LibraryStub
 from esper_core.rpc import mapped_errors
+from esper_core.telemetry import TelemetryEmitter
 from esper_runtime.contracts import check_module
 from esper_runtime.kernels import load_kernel
 from tolaria.growth.prepared import PreparedKernel
@@ -30,13 +33,15 @@ class KernelSource:
         To Urza.
     cache_bytes : int
         Weights kept in memory, by digest; a module is built anew for every seed.
+    telemetry : TelemetryEmitter
+        Hears how long preparations and their locks took, and how the cache did lately.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, cache_bytes: int) -> None:
+    def __init__(self, channel: grpc.aio.Channel, cache_bytes: int, telemetry: TelemetryEmitter) -> None:
         self._stub: Any = LibraryStub(channel)
-        self._limit = cache_bytes
-        self._cache: OrderedDict[str, bytes] = OrderedDict()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._cache: BoundedCache[str, bytes] = BoundedCache(cache_bytes, weigh=len)
+        self._telemetry = telemetry
+        self._locks = KeyedLocks(lambda waited_ms: telemetry.observe("tolaria.kernel.lock_wait_ms", waited_ms))
 
     async def prepare(self, seed_id: str, order: leyline.PrepareKernel, timeout_s: float) -> PreparedKernel:
         """Fetch, prove and build a kernel for one seed.
@@ -50,22 +55,27 @@ class KernelSource:
         EsperError
             Whatever Urza answers.
         """
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
                 weights = await self._weights(order)
-                return await asyncio.to_thread(_built, seed_id, order, weights)
+                kernel = await asyncio.to_thread(_built, seed_id, order, weights)
         except TimeoutError as error:
             raise TimeoutExceededError(
                 f"The kernel {order.kernel_digest[:12]}… was not ready after {timeout_s:.1f} s. Try again."
             ) from error
+        self._telemetry.observe("tolaria.kernel.prepare_ms", (time.perf_counter() - began) * 1000)
+        return kernel
 
     async def _weights(self, order: leyline.PrepareKernel) -> bytes:
         digest = order.kernel_digest
-        async with self._locks.setdefault(digest, asyncio.Lock()):
-            if digest not in self._cache:
-                self._keep(digest, await self._fetch(order))
-            self._cache.move_to_end(digest)
-            return self._cache[digest]
+        async with self._locks.hold(digest):
+            weights = self._cache.get(digest)
+            if weights is None:
+                weights = await self._fetch(order)
+                self._cache.put(digest, weights)
+        self._telemetry.gauge("tolaria.kernel.cache_hit_rate", self._cache.stats().hit_rate or 0.0)
+        return weights
 
     async def _fetch(self, order: leyline.PrepareKernel) -> bytes:
         data = bytearray()
@@ -80,12 +90,6 @@ class KernelSource:
                 details={"expected": order.kernel_digest},
             )
         return bytes(data)
-
-    def _keep(self, digest: str, weights: bytes) -> None:
-        self._cache[digest] = weights
-        while len(self._cache) > 1 and sum(map(len, self._cache.values())) > self._limit:
-            forgotten, _ = self._cache.popitem(last=False)
-            self._locks.pop(forgotten, None)
 
 
 def _built(seed_id: str, order: leyline.PrepareKernel, weights: bytes) -> PreparedKernel:

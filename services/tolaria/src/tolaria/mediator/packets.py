@@ -91,6 +91,7 @@ def hello(greeting: Greeting, facts: RunFacts) -> kasmina.ExecuteRequest:
             steps_per_epoch=facts.steps_per_epoch,
             isolation=leyline.IsolationMode.ValueType(facts.isolation),
             host_layers=facts.host_layers,
+            allow_restricted=facts.allow_restricted,
         )
     )
 

@@ -71,3 +71,4 @@ class RunFacts:
     isolation: int
     host_layers: tuple[str, ...]
     device: str
+    allow_restricted: bool = False

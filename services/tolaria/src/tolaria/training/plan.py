@@ -61,6 +61,7 @@ class GrowthPlan:
     max_seeds: int = 0
     max_parameters: int = 0
     isolation: int = 0
+    allow_restricted: bool = False
 
     @property
     def enabled(self) -> bool:

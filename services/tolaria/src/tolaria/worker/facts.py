@@ -38,6 +38,7 @@ def run_facts(session: Session) -> RunFacts:
         isolation=plan.growth.isolation,
         host_layers=tuple(bare_layers(host)),
         device=plan.device,
+        allow_restricted=plan.growth.allow_restricted,
     )
 
 

@@ -145,6 +145,7 @@ def _growth(spec: leyline.RunSpec, defaults: TaskSpec) -> GrowthPlan:
         max_seeds=given.max_seeds or defaults.growth.max_seeds or 1,
         max_parameters=given.max_parameters,
         isolation=given.isolation,
+        allow_restricted=given.allow_restricted,
     )
 
 

@@ -98,7 +98,7 @@ class Wiring:
         settings, voices = self._settings, self._voices
         kasmina = KasminaPart(
             self._channel("kasmina"),
-            KernelSource(self._channel("urza"), settings.kernel_cache_bytes),
+            KernelSource(self._channel("urza"), settings.kernel_cache_bytes, telemetry),
             self._facts,
             settings,
             self._links,

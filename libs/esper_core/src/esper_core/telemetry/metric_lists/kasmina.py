@@ -17,6 +17,8 @@ METRICS = (
     counter("kasmina.cache.hits_total", "Kernels found in the cache."),
     counter("kasmina.cache.misses_total", "Kernels not found in the cache."),
     gauge("kasmina.cache.size", "1", "Kernels in the cache."),
+    gauge("kasmina.cache.hit_rate", "1", "Share of the look-ups of the last five minutes that found their kernel."),
+    counter("kasmina.cache.evictions_total", "Kernels forgotten to make room for others."),
     histogram("kasmina.cache.lock_wait_ms", "ms", "Wait for the lock of a blueprint."),
     counter("kasmina.prefetch.requests_total", "Kernel requests by how they ended.", "status"),
     gauge("kasmina.prefetch.inflight", "1", "Kernel requests without an answer."),

@@ -41,6 +41,7 @@ class Hello(_message.Message):
     STEPS_PER_EPOCH_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
     HOST_LAYERS_FIELD_NUMBER: _builtins.int
+    ALLOW_RESTRICTED_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     training_run_id: _builtins.str
@@ -55,6 +56,8 @@ class Hello(_message.Message):
     """Steps in an epoch."""
     isolation: _enums_pb2.IsolationMode.ValueType
     """Isolation that the run wants in TRAINING; unspecified means freeze."""
+    allow_restricted: _builtins.bool
+    """Whether the run lets kernels grow whose handling class is RESTRICTED."""
     @_builtins.property
     def inventory(self) -> _containers.RepeatedCompositeFieldContainer[_seeds_pb2.SeedState]:
         """Seeds that the runtime holds."""
@@ -85,10 +88,11 @@ class Hello(_message.Message):
         steps_per_epoch: _builtins.int = ...,
         isolation: _enums_pb2.IsolationMode.ValueType = ...,
         host_layers: _abc.Iterable[_builtins.str] | None = ...,
+        allow_restricted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blueprint_ids", b"blueprint_ids", "generation", b"generation", "global_step", b"global_step", "host_layers", b"host_layers", "inventory", b"inventory", "isolation", b"isolation", "sites", b"sites", "steps_per_epoch", b"steps_per_epoch", "total_steps", b"total_steps", "training_run_id", b"training_run_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_restricted", b"allow_restricted", "blueprint_ids", b"blueprint_ids", "generation", b"generation", "global_step", b"global_step", "host_layers", b"host_layers", "inventory", b"inventory", "isolation", b"isolation", "sites", b"sites", "steps_per_epoch", b"steps_per_epoch", "total_steps", b"total_steps", "training_run_id", b"training_run_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -529,19 +533,23 @@ class ResetRegistryResponse(_message.Message):
 
     SEEDS_CLEARED_FIELD_NUMBER: _builtins.int
     PREFETCHES_CANCELED_FIELD_NUMBER: _builtins.int
+    WAITS_CANCELED_FIELD_NUMBER: _builtins.int
     seeds_cleared: _builtins.int
     """Seeds forgotten."""
     prefetches_canceled: _builtins.int
     """Prefetches canceled."""
+    waits_canceled: _builtins.int
+    """Commands that waited for a kernel and were told that none comes."""
     def __init__(
         self,
         *,
         seeds_cleared: _builtins.int = ...,
         prefetches_canceled: _builtins.int = ...,
+        waits_canceled: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefetches_canceled", b"prefetches_canceled", "seeds_cleared", b"seeds_cleared"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefetches_canceled", b"prefetches_canceled", "seeds_cleared", b"seeds_cleared", "waits_canceled", b"waits_canceled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -193,6 +193,7 @@ class DirectiveResult(_message.Message):
     PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
     APPLIED_AT_FIELD_NUMBER: _builtins.int
     REMOVED_CLEANLY_FIELD_NUMBER: _builtins.int
+    LEFT_BEHIND_FIELD_NUMBER: _builtins.int
     directive_id: _builtins.str
     """The directive."""
     training_run_id: _builtins.str
@@ -221,6 +222,10 @@ class DirectiveResult(_message.Message):
     def applied_at(self) -> _timestamp_pb2.Timestamp:
         """Wall time."""
 
+    @_builtins.property
+    def left_behind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """DETACH and RESET: what is left behind: "module", "hook", "parameter", "optimizer_group", "cache" or "registry"."""
+
     def __init__(
         self,
         *,
@@ -237,10 +242,11 @@ class DirectiveResult(_message.Message):
         parameter_count: _builtins.int = ...,
         applied_at: _timestamp_pb2.Timestamp | None = ...,
         removed_cleanly: _builtins.bool = ...,
+        left_behind: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_at", b"applied_at", "apply_ms", b"apply_ms", "directive_id", b"directive_id", "error_code", b"error_code", "generation", b"generation", "global_step", b"global_step", "kind", b"kind", "message", b"message", "parameter_count", b"parameter_count", "removed_cleanly", b"removed_cleanly", "seed_id", b"seed_id", "training_run_id", b"training_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_at", b"applied_at", "apply_ms", b"apply_ms", "directive_id", b"directive_id", "error_code", b"error_code", "generation", b"generation", "global_step", b"global_step", "kind", b"kind", "left_behind", b"left_behind", "message", b"message", "parameter_count", b"parameter_count", "removed_cleanly", b"removed_cleanly", "seed_id", b"seed_id", "training_run_id", b"training_run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

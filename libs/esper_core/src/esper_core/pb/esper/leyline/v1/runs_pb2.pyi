@@ -141,6 +141,7 @@ class GrowthSpec(_message.Message):
     MAX_SEEDS_FIELD_NUMBER: _builtins.int
     MAX_PARAMETERS_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
+    ALLOW_RESTRICTED_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """"none", "schedule", "heuristic" or "learned"."""
     max_seeds: _builtins.int
@@ -149,6 +150,8 @@ class GrowthSpec(_message.Message):
     """Most parameters of the grown model; 0 means no bound."""
     isolation: _enums_pb2.IsolationMode.ValueType
     """Isolation in TRAINING; unspecified takes the policy's choice."""
+    allow_restricted: _builtins.bool
+    """True to let kernels grow whose handling class is RESTRICTED."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sites allowed; empty means all that the task declares."""
@@ -166,10 +169,11 @@ class GrowthSpec(_message.Message):
         max_seeds: _builtins.int = ...,
         max_parameters: _builtins.int = ...,
         isolation: _enums_pb2.IsolationMode.ValueType = ...,
+        allow_restricted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blueprint_ids", b"blueprint_ids", "isolation", b"isolation", "max_parameters", b"max_parameters", "max_seeds", b"max_seeds", "policy", b"policy", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_restricted", b"allow_restricted", "blueprint_ids", b"blueprint_ids", "isolation", b"isolation", "max_parameters", b"max_parameters", "max_seeds", b"max_seeds", "policy", b"policy", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
