@@ -23,6 +23,7 @@ from urabrask.assessment.observations import (
     Robustness,
 )
 from urabrask.assessment.verdict import band_of, handling_of, judge, judge_trial, risk_score
+from urabrask.trial.memory import steady_growth
 
 HARMLESS = Observations(
     shape_kept=True,
@@ -57,6 +58,7 @@ FOUND = [
     (replace(HARMLESS, precisions=(Precision("float16", False, math.inf),)), "loses_precision"),
     (replace(HARMLESS, profiles=(Profile(32, "float32", "cpu", 80.0, 90.0, 5),)), "slow"),
     (replace(HARMLESS, memory_growth_bytes=1 << 30), "leaks_memory"),
+    (replace(HARMLESS, learning=(Learning("sgd", 10, 0.25, 0.2, 4.4),)), "oscillates"),
 ]
 
 
@@ -80,6 +82,20 @@ def test_each_hazard_is_found_alone_and_says_what_to_do(seen: Observations, name
 def test_an_output_that_is_too_strong_is_worse_than_one_that_is_not_zero() -> None:
     names = [hazard.name for hazard in find_hazards(replace(HARMLESS, forward=replace(FORWARD, output_ratio=15.0)))]
     assert names == ["oversized_output", "not_zero_effect"]
+
+
+def test_time_that_is_not_spent_on_computing_is_told_from_time_that_is() -> None:
+    late = replace(HARMLESS, profiles=(Profile(128, "float32", "cpu", 80.0, 90.0, 5),), values_per_example=64)
+    found = {flops: [one.name for one in find_hazards(replace(late, flops_per_example=flops))] for flops in (0, 10**8)}
+    assert found == {0: ["stalls", "slow"], 10**8: ["slow"]}
+
+
+@pytest.mark.parametrize(
+    ("readings", "growth"),
+    [([5, 6, 7, 8, 9], 4), ([5, 95, 95, 95, 95], 0), ([5, 5, 5, 5, 95], 0), ([9, 8, 7, 6, 5], 0), ([5], 0)],
+)
+def test_only_memory_that_goes_on_growing_counts(readings: list[int], growth: int) -> None:
+    assert steady_growth(readings) == growth
 
 
 @pytest.mark.parametrize(

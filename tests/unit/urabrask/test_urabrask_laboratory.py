@@ -34,11 +34,13 @@ SHAPES = (
 ROOMY = Limits(timeout_s=60.0, memory_mib=1024)
 SMALL = KernelSpec("mlp_residual.v1", SiteContract("features", 64))
 HUGE = KernelSpec("mlp_residual.v1", SiteContract("features", 4096), {"expansion": 8.0})
+COSTLY = {"memory_growth.v1", "slow_forward.v1"}
+"""Fixtures that cost the trial what they would cost a run, whatever the site: once is enough."""
 CATALOGUE = [
     pytest.param(KernelSpec(blueprint.blueprint_id, shape), id=f"{blueprint.blueprint_id}-{shape.kind}")
     for blueprint in load_catalogue()
     for shape in SHAPES
-    if shape.kind in blueprint.site_kinds
+    if shape.kind in blueprint.site_kinds and (shape is SHAPES[0] or blueprint.blueprint_id not in COSTLY)
 ]
 DANGEROUS = {blueprint.blueprint_id for blueprint in load_catalogue() if blueprint.tier == "HIGH_RISK"}
 WORST = {
@@ -46,6 +48,10 @@ WORST = {
     "exploding_gradient.v1": "exploding_gradient",
     "vanishing_gradient.v1": "vanishing_gradient",
     "toxic_weights.v1": "oversized_output",
+    "memory_growth.v1": "leaks_memory",
+    "oscillation.v1": "oscillates",
+    "slow_forward.v1": "stalls",
+    "shape_drift.v1": "wrong_shape",
 }
 
 

@@ -19,8 +19,13 @@ FAINT_SHARE: Final = 1e-3
 OVERSIZED_RATIO: Final = 4.0
 DIVERGED_RATIO: Final = 2.0
 RISING_SHARE: Final = 0.5
+SWINGING_SHARE: Final = 2.0
 ROUGH_ERROR: Final = 0.1
 SLOW_MS: Final = 50.0
+STALLED_RATIO: Final = 10.0
+LEAST_FLOPS_PER_MS: Final = 1e6
+LEAST_VALUES_PER_MS: Final = 1e5
+"""Rates that the slowest processor in question reaches by far; what takes a multiple of that does not compute."""
 LEAK_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -129,8 +134,9 @@ def oscillates(seen: Observations) -> Hazard | None:
     """Find a loss that jumps up and down instead of falling."""
     for run in seen.learning:
         if RISING_SHARE < run.rises < math.inf:
+            severity = 0.9 if run.rises > SWINGING_SHARE else 0.4
             sentence = f"Under {run.optimizer} the loss rose by {run.rises:.3g} of its first value on the way."
-            return Hazard("oscillates", sentence, 0.4, "Lower the learning rate of its parameter group.")
+            return Hazard("oscillates", sentence, severity, "Lower the learning rate of its parameter group.")
     return None
 
 
@@ -182,12 +188,28 @@ def slow(seen: Observations) -> Hazard | None:
     return Hazard("slow", sentence, 0.25, "Choose a smaller expansion, rank or kernel.")
 
 
+def stalls(seen: Observations) -> Hazard | None:
+    """Find a forward pass whose time is not explained by what it computes."""
+    flops, values = seen.flops_per_example, seen.values_per_example
+    if flops is None:
+        return None
+    explained_ms = flops / LEAST_FLOPS_PER_MS + values / LEAST_VALUES_PER_MS
+    for one in seen.profiles:
+        if one.p50_ms > max(SLOW_MS, STALLED_RATIO * explained_ms * one.batch_size):
+            work = f"{flops * one.batch_size} FLOPs on {values * one.batch_size} values"
+            sentence = f"The forward pass takes {one.p50_ms:.0f} ms at {one.name} for {work}."
+            return Hazard(
+                "stalls", sentence, 0.9, "Never attach it: it waits for something while the run waits for it."
+            )
+    return None
+
+
 def leaks_memory(seen: Observations) -> Hazard | None:
     """Find memory that training steps keep."""
     if seen.memory_growth_bytes is None or seen.memory_growth_bytes <= LEAK_BYTES:
         return None
-    sentence = f"Ten training steps kept {seen.memory_growth_bytes / 2**20:.0f} MiB more than the ten before."
-    return Hazard("leaks_memory", sentence, 0.5, "Watch the memory of the run, or leave it out.")
+    sentence = f"Ten training steps kept {seen.memory_growth_bytes / 2**20:.0f} MiB, and went on keeping more."
+    return Hazard("leaks_memory", sentence, 0.9, "Never attach it: a run of some thousand steps dies of it.")
 
 
 EVERY_HAZARD: Final[tuple[Callable[[Observations], Hazard | None], ...]] = (
@@ -206,6 +228,7 @@ EVERY_HAZARD: Final[tuple[Callable[[Observations], Hazard | None], ...]] = (
     overflows,
     loses_precision,
     slow,
+    stalls,
     leaks_memory,
 )
 

@@ -151,11 +151,11 @@ class Observations:
     Attributes
     ----------
     shape_kept : bool
-        Whether the output has the shape of the site.
+        Whether the output had the shape of the site at each pass.
     parameter_count, declared_parameter_count : int
         Trainable parameters found, and those that the vocabulary promises.
     forward, gradients, robustness : optional
-        None when the shape was not kept, so that nothing else could run.
+        None when the shape was not kept, so that nothing else could be told.
     learning : tuple of Learning
         One entry per update rule.
     precisions : tuple of Precision
@@ -163,7 +163,13 @@ class Observations:
     profiles : tuple of Profile
         Measured speed.
     memory_growth_bytes : int, optional
-        Resident memory gained by a series of training steps after the first ones; None where it cannot be read.
+        Resident memory gained steadily by a series of training steps after the first ones: twice the gain of that half
+        of the series which gained less, so that a pool that is filled once does not count. None where it cannot be
+        read.
+    flops_per_example : int, optional
+        Forward FLOPs that the vocabulary promises; None where an extent is left open.
+    values_per_example : int
+        Size of an input.
     not_measured : tuple of str
         What could not be measured, and why.
     torch_version : str
@@ -181,4 +187,6 @@ class Observations:
     precisions: tuple[Precision, ...] = ()
     profiles: tuple[Profile, ...] = ()
     memory_growth_bytes: int | None = None
+    flops_per_example: int | None = None
+    values_per_example: int = 0
     not_measured: tuple[str, ...] = ()

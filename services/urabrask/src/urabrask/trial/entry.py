@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from esper_core.blueprints import KernelSpec, SiteContract, SiteContractError
+from esper_core.blueprints import KernelSpec, SiteContract
 from esper_runtime import load_kernel, materialise
-from esper_runtime.blueprints import flops, parameter_count
+from esper_runtime.blueprints import parameter_count
 from urabrask.assessment.observations import Observations, Profile
 from urabrask.trial.limits import memory_limit
 from urabrask.trial.numbers import inputs
 from urabrask.trial.speed import measure_profile
-from urabrask.trial.trial import Trial
+from urabrask.trial.trial import Trial, declared_flops
 
 
 def ready() -> str:
@@ -32,7 +32,7 @@ def make(spec: dict[str, Any], seed: int, memory_mib: int) -> tuple[bytes, int, 
     """Return weights, parameters and forward FLOPs per example of a kernel; no FLOPs where an extent is left open."""
     kernel = KernelSpec.from_dict(spec)
     with memory_limit(memory_mib):
-        return materialise(kernel, seed), _parameters(kernel), _flops(kernel)
+        return materialise(kernel, seed), _parameters(kernel), declared_flops(kernel)
 
 
 def observe(spec: dict[str, Any], weights: bytes, seed: int, memory_mib: int) -> Observations:
@@ -57,15 +57,8 @@ def _warm_up() -> None:
     """Run everything once at a tiny shape: torch loads parts of itself when they are first used."""
     kernel = KernelSpec("mlp_residual.v1", SiteContract("features", 2))
     Trial(kernel, materialise(kernel, 0), 0).run()
-    _flops(kernel)
+    declared_flops(kernel)
 
 
 def _parameters(kernel: KernelSpec) -> int:
     return parameter_count(kernel.blueprint_id, kernel.parameters, kernel.contract)
-
-
-def _flops(kernel: KernelSpec) -> int | None:
-    try:
-        return flops(kernel.blueprint_id, kernel.parameters, kernel.contract)
-    except SiteContractError:
-        return None

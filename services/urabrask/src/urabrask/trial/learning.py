@@ -7,9 +7,9 @@ second and a hundred megabytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,23 @@ from torch.nn import functional as F
 
 from esper_core.blueprints import SiteContract
 from urabrask.assessment.observations import Learning
-from urabrask.trial.numbers import inputs
+from urabrask.trial.numbers import inputs, kept_shape
 
 STEPS: Final = 10
 _ADAM_RATE: Final = 0.01
 _SGD_RATE: Final = 0.1
 _DECAYS: Final = (0.9, 0.999)
 
-Update = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
+
+class Update(Protocol):
+    """How parameters change along their gradients."""
+
+    @property
+    def name(self) -> str:
+        """Name of the rule."""
+
+    def __call__(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Change the parameters in place."""
 
 
 class AdamRule:
@@ -59,7 +68,7 @@ class SgdRule:
 
 
 def teach(
-    module: nn.Module, rule: AdamRule | SgdRule, contract: SiteContract, batch: int, seed: int, steps: int = STEPS
+    module: nn.Module, rule: Update, contract: SiteContract, batch: int, seed: int, steps: int = STEPS
 ) -> Learning:
     """Teach a module in place and tell how the loss went; stops at the first loss that is not finite."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -84,7 +93,7 @@ def _loss_and_step(module: nn.Module, parameters: Sequence[Tensor], x: Tensor, u
 
 
 def _loss(module: nn.Module, x: Tensor) -> Tensor:
-    loss: Tensor = F.mse_loss(module(x), -0.5 * x)
+    loss: Tensor = F.mse_loss(kept_shape(module(x), x), -0.5 * x)
     return loss
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from esper_core.blueprints import SiteContract
+from esper_core.blueprints import SiteContract, SiteContractError
 
 
 def strength(x: Tensor) -> float:
@@ -22,6 +22,23 @@ def ratio(part: float, whole: float) -> float:
     if part == 0:
         return 0.0
     return part / whole if whole > 0 and math.isfinite(part) else math.inf
+
+
+def kept_shape(output: Tensor, x: Tensor) -> Tensor:
+    """Return an output that has its input's shape.
+
+    Raises
+    ------
+    SiteContractError
+        If it has another one.
+    """
+    if output.shape != x.shape:
+        raise SiteContractError(
+            f"An input of shape {tuple(x.shape)} was answered with {tuple(output.shape)}.",
+            field="contract",
+            allowed=str(tuple(x.shape)),
+        )
+    return output
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from esper_core.blueprints import SiteContract
 from urabrask.assessment.observations import Forward, Gradients, Robustness
-from urabrask.trial.numbers import all_finite, inputs, ratio, strength
+from urabrask.trial.numbers import all_finite, inputs, kept_shape, ratio, strength
 
 _LARGE = 1000.0
 
@@ -20,10 +20,10 @@ def observe_forward(module: nn.Module, contract: SiteContract, batch_sizes: Sequ
     with torch.no_grad():
         for batch in batch_sizes:
             x = inputs(contract, batch, seed)
-            y = module(x)
+            y = kept_shape(module(x), x)
             ratios.append(ratio(strength(y), strength(x)))
             finite = finite and all_finite([y])
-            repeatable = repeatable and torch.equal(torch.nan_to_num(y), torch.nan_to_num(module(x)))
+            repeatable = repeatable and torch.equal(torch.nan_to_num(y), torch.nan_to_num(kept_shape(module(x), x)))
     return Forward(tuple(batch_sizes), finite, max(ratios), repeatable)
 
 
@@ -49,7 +49,7 @@ def observe_robustness(taught: nn.Module, contract: SiteContract, batch: int, se
 def _backward(module: nn.Module, contract: SiteContract, batch: int, seed: int) -> tuple[bool, float, float]:
     x = inputs(contract, batch, seed).requires_grad_()
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    output = module(x)
+    output = kept_shape(module(x), x)
     arriving = inputs(contract, batch, seed + 1)
     gradients = torch.autograd.grad(output, [x, *parameters], arriving, allow_unused=True)
     towards_host, own = gradients[0], _filled(gradients[1:], parameters)

@@ -10,10 +10,11 @@ from torch import nn
 
 from esper_core.blueprints import KernelSpec, SiteContract, SiteContractError
 from esper_runtime import check_module, load_kernel
-from esper_runtime.blueprints import parameter_count
+from esper_runtime.blueprints import flops, parameter_count
 from urabrask.assessment.observations import Learning, Observations, Precision
 from urabrask.trial.learning import AdamRule, SgdRule, teach
 from urabrask.trial.limits import memory_is_limited, resident_bytes
+from urabrask.trial.memory import WatchedRule
 from urabrask.trial.numbers import inputs
 from urabrask.trial.passes import observe_forward, observe_gradients, observe_robustness
 from urabrask.trial.speed import compare_precision, measure_profile
@@ -51,15 +52,19 @@ class Trial:
 
     def run(self) -> Observations:
         """Observe everything that can be observed."""
-        fresh, contract = self._load(), self._kernel.contract
+        fresh = self._load()
         counts = (
             sum(parameter.numel() for parameter in fresh.parameters()),
-            parameter_count(self._kernel.blueprint_id, self._kernel.parameters, contract),
+            parameter_count(self._kernel.blueprint_id, self._kernel.parameters, self._kernel.contract),
         )
         try:
-            check_module(fresh, contract)
+            return self._observed(fresh, counts)
         except SiteContractError as error:
             return Observations(False, *counts, _VERSION, not_measured=(f"everything else: {error.message}",))
+
+    def _observed(self, fresh: nn.Module, counts: tuple[int, int]) -> Observations:
+        contract = self._kernel.contract
+        check_module(fresh, contract)
         taught, learning, growth = self._teach()
         return Observations(
             True,
@@ -72,6 +77,8 @@ class Trial:
             precisions=self._precisions(taught),
             profiles=tuple(measure_profile(taught, inputs(contract, batch, self._seed)) for batch in self._batches),
             memory_growth_bytes=growth,
+            flops_per_example=declared_flops(self._kernel),
+            values_per_example=math.prod(contract.shape(1)),
             not_measured=tuple(self._missing),
         )
 
@@ -81,14 +88,13 @@ class Trial:
     def _teach(self) -> tuple[nn.Module, tuple[Learning, ...], int | None]:
         contract, taught = self._kernel.contract, self._load()
         adam = teach(taught, AdamRule(), contract, self._batch, self._seed)
-        # The first series has filled torch's pools, so that what the second one gains is kept by the kernel.
-        before = resident_bytes()
-        sgd = teach(self._load(), SgdRule(), contract, self._batch, self._seed)
-        after = resident_bytes()
-        if before is None or after is None or not memory_is_limited():
+        # The first series has filled torch's pools. The second module has to outlive it, with what it keeps.
+        second, watched = self._load(), WatchedRule(SgdRule(), resident_bytes)
+        sgd = teach(second, watched, contract, self._batch, self._seed)
+        growth = watched.steady_growth() if memory_is_limited() else None
+        if growth is None:
             self._missing.append("memory: this system does not tell the memory of a process")
-            return taught, (adam, sgd), None
-        return taught, (adam, sgd), max(0, after - before)
+        return taught, (adam, sgd), growth
 
     def _precisions(self, taught: nn.Module) -> tuple[Precision, ...]:
         found = []
@@ -106,3 +112,11 @@ class Trial:
         left_out = [batch for batch in BATCH_SIZES if batch not in fitting]
         self._missing.extend(f"batch={batch}: more than {_MOST_VALUES} values at this shape" for batch in left_out)
         return tuple(fitting)
+
+
+def declared_flops(kernel: KernelSpec) -> int | None:
+    """Return the forward FLOPs per example that the vocabulary promises; None where an extent is left open."""
+    try:
+        return flops(kernel.blueprint_id, kernel.parameters, kernel.contract)
+    except SiteContractError:
+        return None
