@@ -33,14 +33,36 @@ def _convolution(values: Values, channels: int, dimensions: int) -> int:
     return 2 * hidden * channels * size + hidden + channels
 
 
+def _depthwise(values: Values, channels: int, dimensions: int) -> int:
+    taps: int = int(values["kernel_size"]) ** dimensions
+    return channels * (taps + channels + 2)
+
+
+def _dilated(values: Values, channels: int, dimensions: int) -> int:
+    hidden, taps = _hidden(values, channels), int(values["kernel_size"])
+    size: int = taps**dimensions
+    return hidden * channels * (size + 1) + hidden + channels
+
+
+def _experts(values: Values, channels: int) -> int:
+    experts = int(values["experts"])
+    hidden = experts * max(1, round(float(values["expansion"]) * channels / experts))
+    return 2 * hidden * channels + hidden + channels + experts * (channels + 1)
+
+
 _COUNTS: Final[dict[str, Callable[[Values, int], int]]] = {
     "mlp_residual": _two_layers,
     "norm": lambda values, channels: 2 * channels,
     "low_rank_linear": lambda values, channels: (2 * int(values["rank"]) + 1) * channels,
     "conv1d_residual": lambda values, channels: _convolution(values, channels, 1),
     "conv2d_residual": lambda values, channels: _convolution(values, channels, 2),
-    "depthwise_conv1d": lambda values, channels: channels * (int(values["kernel_size"]) + channels + 2),
+    "depthwise_conv1d": lambda values, channels: _depthwise(values, channels, 1),
+    "depthwise_conv2d": lambda values, channels: _depthwise(values, channels, 2),
+    "dilated_conv1d": lambda values, channels: _dilated(values, channels, 1),
+    "dilated_conv2d": lambda values, channels: _dilated(values, channels, 2),
+    "squeeze_excitation": _two_layers,
     "gated_mlp": _gated,
+    "mixture_of_experts": _experts,
     "attention": lambda values, channels: 4 * channels**2 + 4 * channels,
 }
 

@@ -7,23 +7,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esper_core.blueprints import BlueprintParameterError, SiteContract
-from esper_runtime.blueprints.operator import Operator, OperatorKind, Parameters, initialise_layer, zero_layer
+from esper_runtime.blueprints.operator import (
+    Operator,
+    OperatorKind,
+    Parameters,
+    channels_back,
+    channels_last,
+    initialise_layer,
+    zero_layer,
+)
 
 
 class SelfAttention(Operator):
-    """delta(x) = W_o attention(n(x)), n normalising over the channels, with W_o zero at the start."""
+    """delta(x) = W_o attention(n(x)), n normalising over the channels, with W_o zero at the start.
 
-    def __init__(self, channels: int, heads: int, causal: bool) -> None:
+    The positions of an image or of 1-d channels are attended to as one row, without an encoding of where they lie.
+    """
+
+    def __init__(self, contract: SiteContract, heads: int, causal: bool) -> None:
         super().__init__()
+        channels = contract.channels
+        self.contract = contract
         self.heads = heads
         self.causal = causal
         self.read = nn.Linear(channels, 3 * channels)
         self.write = nn.Linear(channels, channels)
 
     def delta(self, x: Tensor) -> Tensor:
-        """Return the change for x of shape (B, L, C)."""
-        batch, length, channels = x.shape
-        joined = self.read(F.layer_norm(x, (channels,)))
+        """Return the change, of the same shape as x."""
+        laid_out = channels_last(x, self.contract)
+        row_BLC = laid_out.flatten(1, -2)
+        return channels_back(self._attend(row_BLC).reshape(laid_out.shape), self.contract)
+
+    def _attend(self, row_BLC: Tensor) -> Tensor:
+        batch, length, channels = row_BLC.shape
+        joined = self.read(F.layer_norm(row_BLC, (channels,)))
         parts = joined.view(batch, length, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], is_causal=self.causal)
         change: Tensor = self.write(mixed.transpose(1, 2).reshape(batch, length, channels))
@@ -43,7 +61,7 @@ def _assemble(parameters: Parameters, contract: SiteContract) -> SelfAttention:
             field="parameters.heads",
             allowed=f"a divisor of {contract.channels}",
         )
-    return SelfAttention(contract.channels, heads, parameters["mask"] == "causal")
+    return SelfAttention(contract, heads, parameters["mask"] == "causal")
 
 
 def _parameter_count(parameters: Parameters, contract: SiteContract) -> int:
@@ -51,7 +69,7 @@ def _parameter_count(parameters: Parameters, contract: SiteContract) -> int:
 
 
 def _flops(parameters: Parameters, contract: SiteContract) -> int:
-    length = contract.require("length")
+    length = contract.positions
     return 8 * length * contract.channels**2 + 4 * length**2 * contract.channels
 
 

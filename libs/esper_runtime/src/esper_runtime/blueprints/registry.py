@@ -9,7 +9,20 @@ from typing import Final
 import torch
 
 from esper_core.blueprints import KernelSpec, SiteContract, UnknownBlueprintError, get_blueprint
-from esper_runtime.blueprints import attention, convolution, fixtures, gated, low_rank, mlp, norm
+from esper_runtime.blueprints import (
+    attention,
+    convolution,
+    depthwise,
+    dilated,
+    excitation,
+    fixtures,
+    gated,
+    low_rank,
+    misbehaving,
+    mixture,
+    mlp,
+    norm,
+)
 from esper_runtime.blueprints.operator import Operator, OperatorKind
 
 _KINDS: Final = (
@@ -17,14 +30,23 @@ _KINDS: Final = (
     norm.KIND,
     low_rank.KIND,
     convolution.CONV1D,
-    convolution.DEPTHWISE,
     convolution.CONV2D,
+    depthwise.CONV1D,
+    depthwise.CONV2D,
+    dilated.CONV1D,
+    dilated.CONV2D,
+    excitation.KIND,
     gated.KIND,
     attention.KIND,
+    mixture.KIND,
     fixtures.NAN_INJECTION,
     fixtures.EXPLODING,
     fixtures.VANISHING,
     fixtures.TOXIC,
+    misbehaving.MEMORY_GROWTH,
+    misbehaving.OSCILLATION,
+    misbehaving.SLOW_FORWARD,
+    misbehaving.SHAPE_DRIFT,
 )
 OPERATORS: Final[Mapping[str, OperatorKind]] = MappingProxyType({kind.name: kind for kind in _KINDS})
 """Every operator that the runtime can build, by name."""

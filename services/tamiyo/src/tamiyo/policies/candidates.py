@@ -26,9 +26,14 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "conv2d_residual": 1.0,
     "gated_mlp": 0.9,
     "attention": 0.9,
+    "mixture_of_experts": 0.8,
+    "dilated_conv1d": 0.7,
+    "dilated_conv2d": 0.7,
     "depthwise_conv1d": 0.7,
+    "depthwise_conv2d": 0.7,
     "low_rank_linear": 0.5,
     "norm": 0.4,
+    "squeeze_excitation": 0.4,
 }
 EARLY_SITE_BONUS: Final = 0.05
 PREFERENCE_BONUS: Final = 1.0

@@ -1222,6 +1222,10 @@ class _BlueprintOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Blu
     """Fixture: far too slow."""
     BLUEPRINT_OPERATOR_SHAPE_DRIFT: _BlueprintOperator.ValueType  # 19
     """Fixture: breaks its shape contract."""
+    BLUEPRINT_OPERATOR_DEPTHWISE_CONV2D: _BlueprintOperator.ValueType  # 20
+    """A convolution per channel on images."""
+    BLUEPRINT_OPERATOR_DILATED_CONV2D: _BlueprintOperator.ValueType  # 21
+    """A dilated convolution on images."""
 
 class BlueprintOperator(_BlueprintOperator, metaclass=_BlueprintOperatorEnumTypeWrapper):
     """The operator that a blueprint builds."""
@@ -1266,4 +1270,8 @@ BLUEPRINT_OPERATOR_SLOW_FORWARD: BlueprintOperator.ValueType  # 18
 """Fixture: far too slow."""
 BLUEPRINT_OPERATOR_SHAPE_DRIFT: BlueprintOperator.ValueType  # 19
 """Fixture: breaks its shape contract."""
+BLUEPRINT_OPERATOR_DEPTHWISE_CONV2D: BlueprintOperator.ValueType  # 20
+"""A convolution per channel on images."""
+BLUEPRINT_OPERATOR_DILATED_CONV2D: BlueprintOperator.ValueType  # 21
+"""A dilated convolution on images."""
 Global___BlueprintOperator: _TypeAlias = BlueprintOperator  # noqa: Y015
