@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esper_core.blending.modes import CONVEX, RESIDUAL
 from esper_runtime.graft import Graft
-from esper_runtime.modes import CONVEX, RESIDUAL
 from tolaria.training.session import Session
 
 _OPTIMIZERS: Final[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {

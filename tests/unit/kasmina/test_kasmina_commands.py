@@ -234,7 +234,7 @@ def validation(command: Command, catalogue: Catalogue | None = None, **greeting:
         (
             germinate(blend=Blend(leyline.BLEND_MODE_CONVEX, 1.5, leyline.ALPHA_SCHEDULE_LINEAR, 0, 10)),
             "seed_operation.blend.target_alpha",
-            "from 0 to 1",
+            "above 0, at most 1",
         ),
         (
             germinate(blend=Blend(leyline.BLEND_MODE_CHANNEL, 1.0, leyline.ALPHA_SCHEDULE_LINEAR, 0, 10)),

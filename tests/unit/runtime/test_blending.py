@@ -107,11 +107,13 @@ def test_straight_through_keeps_a_sick_seed_out_of_the_forward_pass() -> None:
         ({"target_alpha": float("nan")}, "target_alpha"),
         ({"mode": modes.CHANNEL}, "alpha_vec"),
         ({"mode": modes.CHANNEL, "alpha_vec": (0.5,) * 65}, "alpha_vec"),
-        ({"mode": modes.CHANNEL, "alpha_vec": (1.5,)}, "alpha_vec"),
+        ({"mode": modes.CHANNEL, "alpha_vec": (0.5, 1.5)}, "alpha_vec[1]"),
         ({"mode": modes.CONVEX, "alpha_vec": (0.5,)}, "alpha_vec"),
-        ({"mode": modes.CONFIDENCE, "gate_k": 1.0}, "gate_k"),
-        ({"mode": modes.CONFIDENCE, "gate_k": 0.0, "gate_tau": 0.0}, "gate_k"),
-        ({"mode": modes.RESIDUAL, "gate_k": 1.0, "gate_tau": 0.0}, "mode"),
+        ({"mode": modes.CONFIDENCE, "gate_k": 1.0}, "gate_tau"),
+        ({"mode": modes.CONFIDENCE, "gate_k": 1.0, "gate_tau": 0.0, "alpha_lo": 0.0}, "alpha_hi"),
+        ({"mode": modes.RESIDUAL, "alpha_lo": 0.0}, "alpha_lo"),
+        ({"mode": modes.CONFIDENCE, "gate_k": 0.0, "gate_tau": 0.0, "alpha_lo": 0.0, "alpha_hi": 1.0}, "gate_k"),
+        ({"mode": modes.RESIDUAL, "gate_k": 1.0, "gate_tau": 0.0}, "gate_k"),
         ({"mode": modes.CONFIDENCE, "gate_k": 1.0, "gate_tau": 0.0, "alpha_lo": 0.9, "alpha_hi": 0.1}, "alpha_lo"),
     ],
 )
@@ -119,6 +121,13 @@ def test_a_bad_setting_is_named_with_what_is_allowed(fields: dict[str, object], 
     with pytest.raises(BlendError) as refusal:
         BlendSpec(**fields)  # type: ignore[arg-type]
     assert refusal.value.field == named and refusal.value.allowed
+
+
+@pytest.mark.req("KAS-2")
+@pytest.mark.parametrize("entries", [0, 65])
+def test_channel_needs_a_vector_of_at_most_64_factors(entries: int) -> None:
+    with pytest.raises(BlendError, match="at most 64"):
+        BlendSpec(modes.CHANNEL, alpha_vec=(0.5,) * entries)
 
 
 @pytest.mark.req("KAS-2")
@@ -134,6 +143,17 @@ def test_confidence_needs_the_policys_logits() -> None:
     h, s = pair(5)
     with pytest.raises(MissingLogitsError):
         confidence(h, s, torch.tensor(1.0), GATED, None)
+
+
+@pytest.mark.req("KAS-3")
+def test_confidence_refuses_logits_of_another_batch_and_gives_them_no_gradient() -> None:
+    h, s = pair(5)
+    logits = torch.randn(5, 3, requires_grad=True)
+    assert not confidence(h, s, torch.tensor(1.0), GATED, logits).requires_grad
+    for strange in (torch.randn(4, 3), torch.randn(1, 3), torch.randn(5, 1), torch.randn(5)):
+        with pytest.raises(BlendError) as refusal:
+            confidence(h, s, torch.tensor(1.0), GATED, strange)
+        assert refusal.value.field == "confidence_logits"
 
 
 @pytest.mark.req("KAS-21")

@@ -179,7 +179,7 @@ def test_every_mode_blends_in_the_forward_pass(mode: int) -> None:
     plain = host.model(x)
     extra = {
         modes.CHANNEL: {"alpha_vec": (0.5,) * 10},
-        modes.CONFIDENCE: {"gate_k": 2.0, "gate_tau": 0.0, "alpha_lo": 0.1},
+        modes.CONFIDENCE: {"gate_k": 2.0, "gate_tau": 0.0, "alpha_lo": 0.1, "alpha_hi": 1.0},
     }.get(mode, {})
     seed = grow(host, blend=BlendSpec(mode, **extra))  # type: ignore[arg-type]
     shake(seed)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from esper_core import leyline
+from esper_core.blending import BlendSpec, blend_to_message, modes
 from esper_core.clocks import to_timestamp
 from esper_core.errors import NotFoundError
 from esper_runtime.errors import IsolationViolationError
@@ -233,6 +234,19 @@ def test_a_seed_that_reaches_into_its_host_is_told_and_ends_a_strict_run(
     assert evidence.isolation_violations == 1 and evidence.isolation_cosine != 0.0
     assert judge_gradient_health(evidence_from_message(evidence), GateLimits()).reason == "isolation_violated"
     run.events.close()
+
+
+@pytest.mark.req("KAS-3")
+def test_a_blend_on_logits_that_nobody_supplies_is_refused_at_the_fence(
+    run: SmallRun, executor: DirectiveExecutor
+) -> None:
+    blend = blend_to_message(BlendSpec(modes.CONFIDENCE, gate_k=1.0, gate_tau=0.0, alpha_lo=0.0, alpha_hi=1.0))
+    prepare_kernel(run.session, run.links, SEED)
+    assert executor.apply(attach(run.session, SEED, blend=blend)).error_code == "ESP-1005"
+    assert executor.apply(attach(run.session, SEED)).applied
+    chosen = executor.apply(directive(run.session, SEED, leyline.DIRECTIVE_KIND_SET_BLEND, blend=blend))
+    assert not chosen.applied and "another blend mode" in chosen.message
+    train(run, 2)
 
 
 def test_no_seed_is_attached_while_the_isolation_breaker_is_open(run: SmallRun, executor: DirectiveExecutor) -> None:

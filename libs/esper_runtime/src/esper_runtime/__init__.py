@@ -1,8 +1,8 @@
 """What Esper puts beside the model in the training process: sites, seeds, blending, isolation, snapshots."""
 
-from esper_runtime import modes, stages
+from esper_core.blending import blend_from_message, blend_to_message, modes
+from esper_runtime import stages
 from esper_runtime.alpha import AlphaRamp
-from esper_runtime.blend_messages import blend_from_message, blend_to_message
 from esper_runtime.blending import BlendSpec
 from esper_runtime.contracts import Site, SiteContract, check_module
 from esper_runtime.counterfactual import Contribution, probe

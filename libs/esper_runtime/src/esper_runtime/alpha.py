@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from esper_core.blending.modes import ALPHA_SCHEDULES, COSINE, LINEAR
 from esper_runtime.errors import BlendError
-from esper_runtime.modes import ALPHA_SCHEDULES, COSINE, LINEAR
 
 _SIGMOID_STEEPNESS: Final = 10.0
 

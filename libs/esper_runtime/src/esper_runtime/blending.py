@@ -11,126 +11,28 @@ The convex forms use `torch.lerp`, which returns h exactly at 0 and s exactly at
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from esper_runtime.contracts import SiteContract
+from esper_core.blending import BlendSpec
 from esper_runtime.errors import BlendError, MissingLogitsError
-from esper_runtime.modes import ALPHA_SCHEDULES, BLEND_MODES, CHANNEL, CONFIDENCE, LINEAR, RESIDUAL
 
-MAX_ALPHA_VEC: Final = 64
+__all__ = [
+    "MAX_OUTPUT_RATIO",
+    "BlendSpec",
+    "channel",
+    "clipped",
+    "confidence",
+    "confidence_gate",
+    "convex",
+    "residual",
+    "straight_through",
+]
+
 MAX_OUTPUT_RATIO: Final = 1.0
 """Norm of a straight-through seed's output over that of its host, at most; per sample."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlendSpec:
-    """One seed's blend settings, checked once when they are made.
-
-    Parameters
-    ----------
-    mode : int
-        A value of Leyline's BlendMode.
-    target_alpha : float
-        Alpha at the end of the ramp, in (0, 1].
-    schedule : int
-        A value of Leyline's AlphaSchedule.
-    alpha_vec : tuple of float
-        CHANNEL only: 1 to 64 factors in [0, 1]; one for all channels, or one per channel.
-    gate_k, gate_tau : float, optional
-        CONFIDENCE only, both required: slope (> 0) and threshold of the gate on the logit margin.
-    alpha_lo, alpha_hi : float
-        CONFIDENCE only: bounds of the effective alpha, 0 <= lo <= hi <= 1.
-
-    Raises
-    ------
-    BlendError
-        If a value is missing, out of bounds, or belongs to another mode.
-    """
-
-    mode: int = RESIDUAL
-    target_alpha: float = 1.0
-    schedule: int = LINEAR
-    alpha_vec: tuple[float, ...] = ()
-    gate_k: float | None = None
-    gate_tau: float | None = None
-    alpha_lo: float = 0.0
-    alpha_hi: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.mode not in BLEND_MODES:
-            raise BlendError(
-                f"Blend mode {self.mode} does not exist.", field="mode", allowed=list(BLEND_MODES.values())
-            )
-        if self.schedule not in ALPHA_SCHEDULES:
-            raise BlendError(
-                f"Alpha schedule {self.schedule} does not exist.",
-                field="schedule",
-                allowed=list(ALPHA_SCHEDULES.values()),
-            )
-        if not 0.0 < self.target_alpha <= 1.0:
-            raise BlendError(
-                f"The target alpha is {self.target_alpha}.", field="target_alpha", allowed="a number in (0, 1]"
-            )
-        self._check_channel()
-        self._check_confidence()
-
-    def _check_channel(self) -> None:
-        wanted = self.mode == CHANNEL
-        fits = 1 <= len(self.alpha_vec) <= MAX_ALPHA_VEC and all(0.0 <= value <= 1.0 for value in self.alpha_vec)
-        if wanted != bool(self.alpha_vec) or (wanted and not fits):
-            raise BlendError(
-                "CHANNEL blending needs its own vector of factors, and only CHANNEL has one.",
-                field="alpha_vec",
-                allowed=f"1 to {MAX_ALPHA_VEC} numbers in [0, 1]" if wanted else "no entries in this mode",
-            )
-
-    def _check_confidence(self) -> None:
-        given = [value for value in (self.gate_k, self.gate_tau) if value is not None and math.isfinite(value)]
-        wanted = self.mode == CONFIDENCE
-        if len(given) != (2 if wanted else 0) or (wanted and (self.gate_k or 0.0) <= 0.0):
-            raise BlendError(
-                "CONFIDENCE blending needs gate_k and gate_tau, and only CONFIDENCE has them.",
-                field="gate_k" if wanted else "mode",
-                allowed="gate_k > 0 and a finite gate_tau" if wanted else "no gate in this mode",
-            )
-        if not 0.0 <= self.alpha_lo <= self.alpha_hi <= 1.0:
-            raise BlendError(
-                f"The alpha bounds are {self.alpha_lo} and {self.alpha_hi}.",
-                field="alpha_lo",
-                allowed="0 <= alpha_lo <= alpha_hi <= 1",
-            )
-
-    def check_contract(self, contract: SiteContract) -> None:
-        """Refuse a vector that does not match the site's channels."""
-        if self.alpha_vec and len(self.alpha_vec) not in (1, contract.channels):
-            raise BlendError(
-                f"alpha_vec has {len(self.alpha_vec)} entries and the site has {contract.channels} channels.",
-                field="alpha_vec",
-                allowed=f"1 entry, or {contract.channels}",
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain data."""
-        return {
-            "mode": self.mode,
-            "target_alpha": self.target_alpha,
-            "schedule": self.schedule,
-            "alpha_vec": list(self.alpha_vec),
-            "gate_k": self.gate_k,
-            "gate_tau": self.gate_tau,
-            "alpha_lo": self.alpha_lo,
-            "alpha_hi": self.alpha_hi,
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> BlendSpec:
-        """Read settings written by `to_dict`."""
-        return cls(**{**data, "alpha_vec": tuple(data.get("alpha_vec", ()))})
 
 
 def convex(h: Tensor, s: Tensor, alpha: Tensor) -> Tensor:
@@ -153,7 +55,7 @@ def channel(h: Tensor, s: Tensor, alpha: Tensor, alpha_vec: Tensor, channel_dim:
 
 
 def confidence_gate(logits_BK: Tensor, k: float, tau: float) -> Tensor:
-    """Return sigmoid(k * (top1 - top2 - tau)) for each sample of the policy's logits, shape (B,).
+    """Return sigmoid(k * (top1 - top2 - tau)) for each sample of the policy's logits, shape (B,); they get no gradient.
 
     Raises
     ------
@@ -166,7 +68,7 @@ def confidence_gate(logits_BK: Tensor, k: float, tau: float) -> Tensor:
             field="confidence_logits",
             allowed="(batch, classes) with at least 2 classes",
         )
-    top = logits_BK.topk(2, dim=-1).values
+    top = logits_BK.detach().topk(2, dim=-1).values
     return torch.sigmoid(k * (top[:, 0] - top[:, 1] - tau))
 
 
@@ -177,13 +79,21 @@ def confidence(h: Tensor, s: Tensor, alpha: Tensor, spec: BlendSpec, logits_BK: 
     ------
     MissingLogitsError
         If the policy has supplied no logits for this batch.
+    BlendError
+        If they belong to a batch of another size.
     """
     if logits_BK is None or spec.gate_k is None or spec.gate_tau is None:
         raise MissingLogitsError(
             "CONFIDENCE blending needs the policy's logits for this batch; set them before the forward pass.",
             dependency="confidence_logits",
         )
-    gate = confidence_gate(logits_BK, spec.gate_k, spec.gate_tau)
+    if len(logits_BK) != len(h):
+        raise BlendError(
+            f"The policy's logits are for {len(logits_BK)} samples and the batch has {len(h)}.",
+            field="confidence_logits",
+            allowed="one row per sample of this batch",
+        )
+    gate = confidence_gate(logits_BK, spec.gate_k, spec.gate_tau).to(h.dtype)
     effective = (alpha.clamp(0.0, 1.0) * gate).clamp(spec.alpha_lo, spec.alpha_hi)
     return convex(h, s, effective.reshape(-1, *([1] * (h.dim() - 1))))
 

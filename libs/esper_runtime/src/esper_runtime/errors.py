@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from esper_core.blending import BlendError
 from esper_core.blueprints import BlueprintParameterError, SiteContractError, UnknownBlueprintError
 from esper_core.errors import (
     DependencyViolationError,
     IntegrityError,
     NotFoundError,
     StateConflictError,
-    ValidationError,
 )
 
 __all__ = [
@@ -27,10 +27,6 @@ __all__ = [
     "UnknownSeedError",
     "UnknownSiteError",
 ]
-
-
-class BlendError(ValidationError):
-    """A blend configuration is incomplete or out of bounds."""
 
 
 class MissingLogitsError(DependencyViolationError):

@@ -7,10 +7,10 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor, nn
 
+from esper_core.blending.modes import CHANNEL, CONVEX, RESIDUAL
 from esper_core.blueprints import SiteContract
 from esper_runtime.blending import BlendSpec, channel, clipped, confidence, convex, residual, straight_through
 from esper_runtime.blueprints.operator import Operator
-from esper_runtime.modes import CHANNEL, CONVEX, RESIDUAL
 from esper_runtime.undisturbed import preserved_random_state
 
 Route = Literal["bypass", "live", "straight_through"]

@@ -15,7 +15,7 @@ from kasmina.catalogue import Catalogue, CatalogueItem
 from kasmina.commands import Command, OptimizerAdjustment, SeedOperation
 from kasmina.kernels import KernelKey
 from kasmina.ledger import RunLedger
-from kasmina.lifecycle import BLENDING, DORMANT, GERMINATED, PROBATIONARY, SHADOWING, TRAINING, stage_name
+from kasmina.lifecycle import BLENDING, DORMANT, GERMINATED, PROBATIONARY, SHADOWING, stage_name
 from kasmina.rules import Rules
 from kasmina.seeds import Seed
 from kasmina.sites import Site
@@ -240,8 +240,6 @@ def _new_blend(payload: SeedOperation, seed: Seed, ledger: RunLedger) -> Iterato
     if payload.blend is None or site is None:
         yield Problem("seed_operation.blend", "SET_BLEND needs a blend configuration.", "a BlendConfig")
         return
-    if seed.stage == TRAINING and payload.blend.target_alpha == 0.0:
-        yield Problem("seed_operation.blend.target_alpha", "A target of 0 would never blend.", "above 0")
     try:
         check_blend(payload.blend, site.contract.channels)
     except ValidationError as error:

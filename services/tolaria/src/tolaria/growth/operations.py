@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from esper_core import leyline
+from esper_core.blending import BlendSpec, blend_from_message
 from esper_core.errors import DependencyViolationError, NotFoundError, ValidationError
-from esper_runtime.blend_messages import blend_from_message
-from esper_runtime.errors import UnknownSeedError
+from esper_runtime.errors import MissingLogitsError, UnknownSeedError
 from esper_runtime.optim import SEED_KEY, add_seed_group, remove_seed_group
 from esper_runtime.ownership import seed_owner
 from tolaria.growth.book import SeedEntry
@@ -101,7 +101,7 @@ class GrowthOperations:
             directive.site,
             kernel.module,
             seed_id=seed_id,
-            blend=blend_from_message(directive.blend) if directive.HasField("blend") else None,
+            blend=_blend(directive.blend) if directive.HasField("blend") else None,
             kernel=kernel.spec,
         )
         add_seed_group(session.host, session.optimizer, seed_id)
@@ -144,7 +144,7 @@ class GrowthOperations:
     def _set_blend(self, directive: leyline.Directive) -> bool:
         """Begin the ramp, or keep the settings for the moment at which the seed begins to blend."""
         record = self._session.host.seed(directive.seed_id)
-        blend_from_message(directive.blend).check_contract(self._session.host.contract(record.site))
+        _blend(directive.blend).check_contract(self._session.host.contract(record.site))
         if record.stage == leyline.SEED_STAGE_BLENDING:
             self._ramp(directive.seed_id, directive.blend)
         else:
@@ -200,3 +200,13 @@ class GrowthOperations:
         owned = bool(session.host.ownership.parameters(seed_owner(seed_id)))
         prepared = self._prepared.get(seed_id) is not None
         return not (self._attached(seed_id) or groups or tensors or owned or prepared)
+
+
+def _blend(config: leyline.BlendConfig) -> BlendSpec:
+    """Read blend settings; CONFIDENCE is refused here, before a forward pass lacks the logits that nobody supplies."""
+    if config.mode == leyline.BLEND_MODE_CONFIDENCE:
+        raise MissingLogitsError(
+            "The trainer is given no policy logits per sample, which CONFIDENCE needs. Choose another blend mode.",
+            dependency="confidence_logits",
+        )
+    return blend_from_message(config)
