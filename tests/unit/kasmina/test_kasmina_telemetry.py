@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -77,6 +79,17 @@ def test_every_move_is_told_and_counted() -> None:
     assert moves[0] == ("DORMANT", "GERMINATED") and moves[-1] == ("PROBATIONARY", "FOSSILIZED")
     labels = {"from_stage": "TRAINING", "to_stage": "BLENDING"}
     assert registry.get_sample_value("kasmina_seed_transitions_total", labels) == 1
+
+
+@pytest.mark.req("KAS-15")
+def test_what_a_blend_really_does_is_told() -> None:
+    run, registry = lived(0.05), CollectorRegistry()
+    evidence = run.executor.ledger.seeds[SEED].evidence
+    assert evidence is not None
+    figures = {"alpha_mean": 0.4, "alpha_p95": 0.9, "sparsity": 0.25, "gate_mean": 0.5, "isolation_cosine": 0.0}
+    Telemetry(Instruments(registry), Heard()).evidence(replace(evidence, **figures), run.executor.ledger)  # type: ignore[arg-type]
+    found = {name: registry.get_sample_value(f"kasmina_seed_{name}", {"site": "hidden"}) for name in figures}
+    assert found == figures
 
 
 def test_the_figures_of_a_seed_have_bounded_labels_in_prometheus() -> None:

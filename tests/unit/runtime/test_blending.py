@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from esper_runtime import AlphaRamp, BlendSpec, SiteContract, blend_from_message, blend_to_message, modes
+from esper_runtime.blend_summary import summarise_blend
 from esper_runtime.blending import channel, confidence, convex, residual, straight_through
 from esper_runtime.errors import BlendError, MissingLogitsError
+from esper_runtime.graft import Graft
 
 Blend = Callable[[Tensor, Tensor, Tensor], Tensor]
 GATED = BlendSpec(modes.CONFIDENCE, gate_k=4.0, gate_tau=0.5, alpha_lo=0.1, alpha_hi=0.9)
@@ -161,6 +163,43 @@ def test_confidence_refuses_logits_of_another_batch_and_gives_them_no_gradient()
 def test_settings_survive_their_message_and_their_dictionary(spec: BlendSpec) -> None:
     assert blend_from_message(blend_to_message(spec)) == spec
     assert BlendSpec.from_dict(spec.to_dict()) == spec
+
+
+def live_graft(spec: BlendSpec, alpha: float) -> Graft:
+    contract = SiteContract("features", 4)
+    graft = Graft(nn.Identity(), nn.Identity(), seed_id="s", site="x", contract=contract, blend=spec)
+    graft.route = "live"
+    graft.set_alpha(alpha)
+    return graft
+
+
+@pytest.mark.req("KAS-15")
+def test_the_summary_of_a_blend_is_what_its_channels_and_samples_get() -> None:
+    plain = summarise_blend(live_graft(BlendSpec(), 0.04))
+    assert plain is not None and plain.sparsity == 1.0 and plain.alpha_mean == plain.alpha_p95 == pytest.approx(0.04)
+    vector = summarise_blend(live_graft(BlendSpec(modes.CHANNEL, alpha_vec=(0.0, 0.5, 1.0, 0.02)), 0.5))
+    assert vector is not None and vector.alpha_mean == pytest.approx(0.19) and vector.sparsity == 0.5
+    assert vector.alpha_p95 == pytest.approx(0.4625) and vector.gate_mean is None
+    graft = live_graft(GATED, 1.0)
+    assert summarise_blend(graft) is None
+    graft.logits_BK = torch.tensor([[9.0, 0.0], [0.5, 0.0], [0.0, 0.0], [0.0, 9.0]])
+    gated = summarise_blend(graft)
+    assert gated is not None and gated.gate_mean == pytest.approx((2 + 0.5 + 0.1192) / 4, abs=1e-3)
+    assert gated.alpha_mean == pytest.approx((0.9 + 0.5 + 0.1192 + 0.9) / 4, abs=1e-3)
+
+
+@given(alpha=st.floats(0, 1), vector=st.lists(st.floats(0, 1), min_size=4, max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_a_summary_stays_within_its_bounds(alpha: float, vector: list[float]) -> None:
+    found = summarise_blend(live_graft(BlendSpec(modes.CHANNEL, alpha_vec=tuple(vector)), alpha))
+    assert found is not None and 0.0 <= found.alpha_mean <= 1.0 and 0.0 <= found.sparsity <= 1.0
+    assert min(vector) * alpha - 1e-6 <= found.alpha_p95 <= max(vector) * alpha + 1e-6
+
+
+def test_a_seed_that_does_not_act_has_no_summary() -> None:
+    graft = live_graft(BlendSpec(), 1.0)
+    graft.route = "bypass"
+    assert summarise_blend(graft) is None
 
 
 @given(

@@ -21,6 +21,11 @@ from esper_runtime.errors import (
 from esper_runtime.graft import Graft
 from support.growth import SEED, SITES, batch, equal_bits, grow, kernel, shake, state_of, tiny_host, tiny_model
 
+EXTRA: dict[int, dict[str, object]] = {
+    modes.CHANNEL: {"alpha_vec": (0.5,) * 10},
+    modes.CONFIDENCE: {"gate_k": 2.0, "gate_tau": 0.0, "alpha_lo": 0.1, "alpha_hi": 1.0},
+}
+
 
 def test_a_dormant_host_is_untouched() -> None:
     bare, model = tiny_model(), tiny_model()
@@ -177,18 +182,16 @@ def test_every_mode_blends_in_the_forward_pass(mode: int) -> None:
     host.model.eval()
     x, _ = batch()
     plain = host.model(x)
-    extra = {
-        modes.CHANNEL: {"alpha_vec": (0.5,) * 10},
-        modes.CONFIDENCE: {"gate_k": 2.0, "gate_tau": 0.0, "alpha_lo": 0.1, "alpha_hi": 1.0},
-    }.get(mode, {})
-    seed = grow(host, blend=BlendSpec(mode, **extra))  # type: ignore[arg-type]
+    seed = grow(host, blend=BlendSpec(mode, **EXTRA.get(mode, {})))  # type: ignore[arg-type]
     shake(seed)
     host.set_stage(SEED, stages.SHADOWING)
     host.set_confidence_logits(SEED, plain.detach())
     assert host.model(x).shape == plain.shape and not torch.equal(host.model(x), plain)
 
 
-def test_alpha_changes_never_retrace() -> None:
+@pytest.mark.req("KAS-1")
+@pytest.mark.parametrize("mode", sorted(modes.BLEND_MODES))
+def test_a_thousand_alpha_changes_never_retrace(mode: int) -> None:
     torch._dynamo.reset()
     frames = 0
 
@@ -199,17 +202,18 @@ def test_alpha_changes_never_retrace() -> None:
 
     host = tiny_host()
     host.model.eval()
-    seed = grow(host)
-    shake(seed)
+    shake(grow(host, blend=BlendSpec(mode, **EXTRA.get(mode, {}))))  # type: ignore[arg-type]
+    x, _ = batch(size=4)
+    host.set_confidence_logits(SEED, host.model(x).detach())
     host.set_stage(SEED, stages.BLENDING)
     compiled = torch.compile(host.model, backend=count)
-    x, _ = batch()
     with torch.no_grad():
         compiled(x)
         first = frames
-        for step in range(100):
-            host.graft(SEED).set_alpha(step / 100)
-            assert torch.allclose(compiled(x), host.model(x), atol=1e-6)
+        for step in range(1000):
+            host.graft(SEED).set_alpha(step / 1000)
+            blended = compiled(x)
+            assert step % 100 or torch.allclose(blended, host.model(x), atol=1e-6)
     assert frames == first
 
 

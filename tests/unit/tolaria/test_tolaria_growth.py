@@ -249,6 +249,19 @@ def test_a_blend_on_logits_that_nobody_supplies_is_refused_at_the_fence(
     train(run, 2)
 
 
+@pytest.mark.req("KAS-15")
+def test_evidence_says_what_a_blend_does(run: SmallRun, executor: DirectiveExecutor) -> None:
+    prepare_kernel(run.session, run.links, SEED)
+    executor.apply(attach(run.session, SEED))
+    executor.apply(set_blend(run.session, SEED, 100))
+    for stage in (leyline.SEED_STAGE_TRAINING, leyline.SEED_STAGE_BLENDING):
+        executor.apply(set_stage(run.session, SEED, stage))
+    train(run, 20)
+    evidence = _evidence(run)
+    assert evidence.alpha_mean == evidence.alpha_p95 == pytest.approx(evidence.alpha)
+    assert 0 < evidence.alpha < 1 and evidence.sparsity == 0.0 and not evidence.HasField("gate_mean")
+
+
 def test_no_seed_is_attached_while_the_isolation_breaker_is_open(run: SmallRun, executor: DirectiveExecutor) -> None:
     run.session.isolation.breaker.trip("three leaks in a row")
     prepare_kernel(run.session, run.links, SEED)

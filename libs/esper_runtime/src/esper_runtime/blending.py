@@ -23,10 +23,13 @@ __all__ = [
     "MAX_OUTPUT_RATIO",
     "BlendSpec",
     "channel",
+    "channel_alpha",
     "clipped",
     "confidence",
     "confidence_gate",
     "convex",
+    "gated_alpha",
+    "required_gate",
     "residual",
     "straight_through",
 ]
@@ -47,11 +50,15 @@ def residual(h: Tensor, s: Tensor, alpha: Tensor) -> Tensor:
 
 
 def channel(h: Tensor, s: Tensor, alpha: Tensor, alpha_vec: Tensor, channel_dim: int) -> Tensor:
-    """Return the convex blend with one factor per channel; `alpha_vec` has 1 or C entries."""
-    factors = (alpha.clamp(0.0, 1.0) * alpha_vec).clamp(0.0, 1.0)
+    """Return the convex blend with one factor per channel."""
     shape = [1] * h.dim()
     shape[channel_dim] = -1
-    return convex(h, s, factors.reshape(shape))
+    return convex(h, s, channel_alpha(alpha, alpha_vec).reshape(shape))
+
+
+def channel_alpha(alpha: Tensor, alpha_vec: Tensor) -> Tensor:
+    """Return the effective alpha of each channel, shape (C,)."""
+    return (alpha.clamp(0.0, 1.0) * alpha_vec).clamp(0.0, 1.0)
 
 
 def confidence_gate(logits_BK: Tensor, k: float, tau: float) -> Tensor:
@@ -82,20 +89,35 @@ def confidence(h: Tensor, s: Tensor, alpha: Tensor, spec: BlendSpec, logits_BK: 
     BlendError
         If they belong to a batch of another size.
     """
+    gate = required_gate(spec, logits_BK)
+    if len(gate) != len(h):
+        raise BlendError(
+            f"The policy's logits are for {len(gate)} samples and the batch has {len(h)}.",
+            field="confidence_logits",
+            allowed="one row per sample of this batch",
+        )
+    return convex(h, s, gated_alpha(alpha, spec, gate).reshape(-1, *([1] * (h.dim() - 1))))
+
+
+def required_gate(spec: BlendSpec, logits_BK: Tensor | None) -> Tensor:
+    """Return the gate of each sample, shape (B,).
+
+    Raises
+    ------
+    MissingLogitsError
+        If the policy has supplied no logits for this batch.
+    """
     if logits_BK is None or spec.gate_k is None or spec.gate_tau is None:
         raise MissingLogitsError(
             "CONFIDENCE blending needs the policy's logits for this batch; set them before the forward pass.",
             dependency="confidence_logits",
         )
-    if len(logits_BK) != len(h):
-        raise BlendError(
-            f"The policy's logits are for {len(logits_BK)} samples and the batch has {len(h)}.",
-            field="confidence_logits",
-            allowed="one row per sample of this batch",
-        )
-    gate = confidence_gate(logits_BK, spec.gate_k, spec.gate_tau).to(h.dtype)
-    effective = (alpha.clamp(0.0, 1.0) * gate).clamp(spec.alpha_lo, spec.alpha_hi)
-    return convex(h, s, effective.reshape(-1, *([1] * (h.dim() - 1))))
+    return confidence_gate(logits_BK, spec.gate_k, spec.gate_tau)
+
+
+def gated_alpha(alpha: Tensor, spec: BlendSpec, gate_B: Tensor) -> Tensor:
+    """Return the effective alpha of each sample, shape (B,)."""
+    return (alpha.clamp(0.0, 1.0) * gate_B).clamp(spec.alpha_lo, spec.alpha_hi)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -62,8 +62,10 @@ class Evidence:
     contribution: Probe | None = None
     improvement: Improvement | None = None
     alpha_monotone: bool = True
+    alpha_mean: float | None = None
     alpha_p95: float | None = None
     sparsity: float | None = None
+    gate_mean: float | None = None
     boundary: bool = False
     measured_at: datetime | None = None
     steps_remaining: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import singledispatchmethod
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from esper_core import leyline
 from esper_core.telemetry.prometheus import Instruments
@@ -18,6 +18,9 @@ from kasmina.reconcile import Note
 Level: TypeAlias = leyline.TelemetryLevel.ValueType
 INFO, WARNING = leyline.TELEMETRY_LEVEL_INFO, leyline.TELEMETRY_LEVEL_WARNING
 ERROR, CRITICAL = leyline.TELEMETRY_LEVEL_ERROR, leyline.TELEMETRY_LEVEL_CRITICAL
+
+_MEASURED: Final = ("gradient_norm", "isolation_cosine", "alpha_mean", "alpha_p95", "sparsity", "gate_mean")
+"""Figures of a seed that are told under their own name where they were measured."""
 
 
 class TelemetrySink(Protocol):
@@ -57,8 +60,9 @@ class Telemetry:
         """Tell the figures of one seed; the emitter sends what came since its last batch as one packet."""
         seed = ledger.seeds[evidence.seed_id]
         points: dict[str, float] = {"kasmina.seed.alpha": evidence.alpha, "kasmina.seed.stage": seed.stage}
-        if evidence.gradient_norm is not None:
-            points["kasmina.seed.gradient_norm"] = evidence.gradient_norm
+        for name in _MEASURED:
+            if (value := getattr(evidence, name)) is not None:
+                points[f"kasmina.seed.{name}"] = value
         if evidence.contribution is not None:
             points["kasmina.seed.contribution"] = pooled([evidence.contribution])[0]
         for name, value in points.items():

@@ -21,8 +21,10 @@ _OPTIONAL: Final = (
     "loss",
     "loss_at_germination",
     "seed_loss",
+    "alpha_mean",
     "alpha_p95",
     "sparsity",
+    "gate_mean",
     "steps_remaining",
 )
 

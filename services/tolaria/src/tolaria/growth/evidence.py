@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from esper_core import leyline
 from esper_core.clocks import SYSTEM_CLOCK, Clock, to_timestamp
+from esper_runtime.blend_summary import summarise_blend
 from esper_runtime.graft import Graft
 from esper_runtime.host import Host
 from esper_runtime.leaks import Leak
@@ -106,6 +107,7 @@ class EvidenceCollector:
             steps_remaining=max(0, session.total_steps - session.counters.step),
             host_layers_present=self._present(),
         )
+        self._add_blend(message, record.seed_id)
         if fresh is not None:
             self._add_probe(message, fresh, entry)
         return message
@@ -157,6 +159,14 @@ class EvidenceCollector:
         finite = entry.finite and math.isfinite(found.loss_with)
         session.book.update(entry.seed_id, contribution=found, probed_step=session.counters.step, finite=finite)
         return found
+
+    def _add_blend(self, message: leyline.SeedEvidence, seed_id: str) -> None:
+        summary = summarise_blend(self._session.host.graft(seed_id))
+        if summary is not None:
+            message.alpha_mean, message.alpha_p95 = summary.alpha_mean, summary.alpha_p95
+            message.sparsity = summary.sparsity
+            if summary.gate_mean is not None:
+                message.gate_mean = summary.gate_mean
 
     def _add_probe(self, message: leyline.SeedEvidence, found: Contribution, entry: SeedEntry) -> None:
         message.seed_loss = found.loss_with

@@ -7,6 +7,13 @@ METRICS = (
     gauge("kasmina.seed.alpha", "1", "Alpha of the seed that moved last, 0 to 1.", "site"),
     gauge("kasmina.seed.stage", "1", "Stage of the seed at a site, by the number of SeedStage.", "site"),
     gauge("kasmina.seed.gradient_norm", "1", "Gradient norm of the seed at a site.", "site"),
+    gauge(
+        "kasmina.seed.isolation_cosine", "1", "Cosine of what a seed in training adds to its host's gradient.", "site"
+    ),
+    gauge("kasmina.seed.alpha_mean", "1", "Mean effective alpha over channels or samples, 0 to 1.", "site"),
+    gauge("kasmina.seed.alpha_p95", "1", "95th percentile of the effective alpha, 0 to 1.", "site"),
+    gauge("kasmina.seed.sparsity", "1", "Share of effective alphas below 0.05.", "site"),
+    gauge("kasmina.seed.gate_mean", "1", "Mean of the confidence gate over samples, 0 to 1.", "site"),
     gauge("kasmina.seed.contribution", "1", "Measured contribution of the seed at a site.", "site"),
     counter("kasmina.seed.transitions_total", "Stage changes.", "from_stage", "to_stage"),
     counter("kasmina.gates_total", "Gate results.", "gate", "passed"),

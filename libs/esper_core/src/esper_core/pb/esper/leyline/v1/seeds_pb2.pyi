@@ -264,6 +264,8 @@ class SeedEvidence(_message.Message):
     STEPS_REMAINING_FIELD_NUMBER: _builtins.int
     HOST_LAYERS_PRESENT_FIELD_NUMBER: _builtins.int
     REMOVED_CLEANLY_FIELD_NUMBER: _builtins.int
+    ALPHA_MEAN_FIELD_NUMBER: _builtins.int
+    GATE_MEAN_FIELD_NUMBER: _builtins.int
     training_run_id: _builtins.str
     """The run."""
     seed_id: _builtins.str
@@ -316,6 +318,10 @@ class SeedEvidence(_message.Message):
     """Steps that the budget still allows."""
     removed_cleanly: _builtins.bool
     """After DETACH: module, hooks, optimizer group and registry entries are gone."""
+    alpha_mean: _builtins.float
+    """Mean of the effective alpha over channels or samples."""
+    gate_mean: _builtins.float
+    """Mean of the confidence gate over samples, where the mode has one."""
     @_builtins.property
     def contribution(self) -> Global___ContributionProbe:
         """Counterfactual, where one was made."""
@@ -365,15 +371,21 @@ class SeedEvidence(_message.Message):
         steps_remaining: _builtins.int | None = ...,
         host_layers_present: _abc.Iterable[_builtins.str] | None = ...,
         removed_cleanly: _builtins.bool = ...,
+        alpha_mean: _builtins.float | None = ...,
+        gate_mean: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha_p95", b"_alpha_p95", "_contribution", b"_contribution", "_gradient_norm", b"_gradient_norm", "_host_gradient_norm", b"_host_gradient_norm", "_host_output_norm", b"_host_output_norm", "_improvement", b"_improvement", "_isolation_cosine", b"_isolation_cosine", "_latency_ms", b"_latency_ms", "_loss", b"_loss", "_loss_at_germination", b"_loss_at_germination", "_output_norm", b"_output_norm", "_seed_loss", b"_seed_loss", "_sparsity", b"_sparsity", "_steps_remaining", b"_steps_remaining", "alpha_p95", b"alpha_p95", "contribution", b"contribution", "gradient_norm", b"gradient_norm", "host_gradient_norm", b"host_gradient_norm", "host_output_norm", b"host_output_norm", "improvement", b"improvement", "isolation_cosine", b"isolation_cosine", "latency_ms", b"latency_ms", "loss", b"loss", "loss_at_germination", b"loss_at_germination", "measured_at", b"measured_at", "output_norm", b"output_norm", "seed_loss", b"seed_loss", "sparsity", b"sparsity", "steps_remaining", b"steps_remaining"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha_mean", b"_alpha_mean", "_alpha_p95", b"_alpha_p95", "_contribution", b"_contribution", "_gate_mean", b"_gate_mean", "_gradient_norm", b"_gradient_norm", "_host_gradient_norm", b"_host_gradient_norm", "_host_output_norm", b"_host_output_norm", "_improvement", b"_improvement", "_isolation_cosine", b"_isolation_cosine", "_latency_ms", b"_latency_ms", "_loss", b"_loss", "_loss_at_germination", b"_loss_at_germination", "_output_norm", b"_output_norm", "_seed_loss", b"_seed_loss", "_sparsity", b"_sparsity", "_steps_remaining", b"_steps_remaining", "alpha_mean", b"alpha_mean", "alpha_p95", b"alpha_p95", "contribution", b"contribution", "gate_mean", b"gate_mean", "gradient_norm", b"gradient_norm", "host_gradient_norm", b"host_gradient_norm", "host_output_norm", b"host_output_norm", "improvement", b"improvement", "isolation_cosine", b"isolation_cosine", "latency_ms", b"latency_ms", "loss", b"loss", "loss_at_germination", b"loss_at_germination", "measured_at", b"measured_at", "output_norm", b"output_norm", "seed_loss", b"seed_loss", "sparsity", b"sparsity", "steps_remaining", b"steps_remaining"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha_p95", b"_alpha_p95", "_contribution", b"_contribution", "_gradient_norm", b"_gradient_norm", "_host_gradient_norm", b"_host_gradient_norm", "_host_output_norm", b"_host_output_norm", "_improvement", b"_improvement", "_isolation_cosine", b"_isolation_cosine", "_latency_ms", b"_latency_ms", "_loss", b"_loss", "_loss_at_germination", b"_loss_at_germination", "_output_norm", b"_output_norm", "_seed_loss", b"_seed_loss", "_sparsity", b"_sparsity", "_steps_remaining", b"_steps_remaining", "alpha", b"alpha", "alpha_monotone", b"alpha_monotone", "alpha_p95", b"alpha_p95", "boundary", b"boundary", "contribution", b"contribution", "dwell_epochs", b"dwell_epochs", "dwell_steps", b"dwell_steps", "epoch", b"epoch", "finite", b"finite", "generation", b"generation", "global_step", b"global_step", "gradient_norm", b"gradient_norm", "host_gradient_norm", b"host_gradient_norm", "host_layers_present", b"host_layers_present", "host_output_norm", b"host_output_norm", "improvement", b"improvement", "isolation_cosine", b"isolation_cosine", "isolation_violations", b"isolation_violations", "latency_ms", b"latency_ms", "loss", b"loss", "loss_at_germination", b"loss_at_germination", "measured_at", b"measured_at", "output_norm", b"output_norm", "removed_cleanly", b"removed_cleanly", "seed_id", b"seed_id", "seed_loss", b"seed_loss", "sparsity", b"sparsity", "stage", b"stage", "steps_remaining", b"steps_remaining", "training_run_id", b"training_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha_mean", b"_alpha_mean", "_alpha_p95", b"_alpha_p95", "_contribution", b"_contribution", "_gate_mean", b"_gate_mean", "_gradient_norm", b"_gradient_norm", "_host_gradient_norm", b"_host_gradient_norm", "_host_output_norm", b"_host_output_norm", "_improvement", b"_improvement", "_isolation_cosine", b"_isolation_cosine", "_latency_ms", b"_latency_ms", "_loss", b"_loss", "_loss_at_germination", b"_loss_at_germination", "_output_norm", b"_output_norm", "_seed_loss", b"_seed_loss", "_sparsity", b"_sparsity", "_steps_remaining", b"_steps_remaining", "alpha", b"alpha", "alpha_mean", b"alpha_mean", "alpha_monotone", b"alpha_monotone", "alpha_p95", b"alpha_p95", "boundary", b"boundary", "contribution", b"contribution", "dwell_epochs", b"dwell_epochs", "dwell_steps", b"dwell_steps", "epoch", b"epoch", "finite", b"finite", "gate_mean", b"gate_mean", "generation", b"generation", "global_step", b"global_step", "gradient_norm", b"gradient_norm", "host_gradient_norm", b"host_gradient_norm", "host_layers_present", b"host_layers_present", "host_output_norm", b"host_output_norm", "improvement", b"improvement", "isolation_cosine", b"isolation_cosine", "isolation_violations", b"isolation_violations", "latency_ms", b"latency_ms", "loss", b"loss", "loss_at_germination", b"loss_at_germination", "measured_at", b"measured_at", "output_norm", b"output_norm", "removed_cleanly", b"removed_cleanly", "seed_id", b"seed_id", "seed_loss", b"seed_loss", "sparsity", b"sparsity", "stage", b"stage", "steps_remaining", b"steps_remaining", "training_run_id", b"training_run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha_mean: _TypeAlias = _typing.Literal["alpha_mean"]  # noqa: Y015
+    _WhichOneofArgType__alpha_mean: _TypeAlias = _typing.Literal["_alpha_mean", b"_alpha_mean"]  # noqa: Y015
     _WhichOneofReturnType__alpha_p95: _TypeAlias = _typing.Literal["alpha_p95"]  # noqa: Y015
     _WhichOneofArgType__alpha_p95: _TypeAlias = _typing.Literal["_alpha_p95", b"_alpha_p95"]  # noqa: Y015
     _WhichOneofReturnType__contribution: _TypeAlias = _typing.Literal["contribution"]  # noqa: Y015
     _WhichOneofArgType__contribution: _TypeAlias = _typing.Literal["_contribution", b"_contribution"]  # noqa: Y015
+    _WhichOneofReturnType__gate_mean: _TypeAlias = _typing.Literal["gate_mean"]  # noqa: Y015
+    _WhichOneofArgType__gate_mean: _TypeAlias = _typing.Literal["_gate_mean", b"_gate_mean"]  # noqa: Y015
     _WhichOneofReturnType__gradient_norm: _TypeAlias = _typing.Literal["gradient_norm"]  # noqa: Y015
     _WhichOneofArgType__gradient_norm: _TypeAlias = _typing.Literal["_gradient_norm", b"_gradient_norm"]  # noqa: Y015
     _WhichOneofReturnType__host_gradient_norm: _TypeAlias = _typing.Literal["host_gradient_norm"]  # noqa: Y015
@@ -399,9 +411,13 @@ class SeedEvidence(_message.Message):
     _WhichOneofReturnType__steps_remaining: _TypeAlias = _typing.Literal["steps_remaining"]  # noqa: Y015
     _WhichOneofArgType__steps_remaining: _TypeAlias = _typing.Literal["_steps_remaining", b"_steps_remaining"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha_mean) -> _WhichOneofReturnType__alpha_mean | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha_p95) -> _WhichOneofReturnType__alpha_p95 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__contribution) -> _WhichOneofReturnType__contribution | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gate_mean) -> _WhichOneofReturnType__gate_mean | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_norm) -> _WhichOneofReturnType__gradient_norm | None: ...
     @_typing.overload
