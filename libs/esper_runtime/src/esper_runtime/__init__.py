@@ -3,6 +3,7 @@
 from esper_core.blending import blend_from_message, blend_to_message, modes
 from esper_runtime import stages
 from esper_runtime.alpha import AlphaRamp
+from esper_runtime.blend_summary import BlendSummary, summarise_blend
 from esper_runtime.blending import BlendSpec
 from esper_runtime.contracts import Site, SiteContract, check_module
 from esper_runtime.counterfactual import Contribution, probe
@@ -10,7 +11,9 @@ from esper_runtime.export import export_model, load_exported
 from esper_runtime.flops import FlopCount, count_flops
 from esper_runtime.graft import Graft
 from esper_runtime.host import Host
+from esper_runtime.isolation_guard import IsolationGuard, LeakLimits
 from esper_runtime.kernels import KernelSpec, load_kernel, materialise, sha256_hex, verify_digest
+from esper_runtime.leaks import Leak, watch_leaks
 from esper_runtime.naming import NamedTensor
 from esper_runtime.optim import (
     OptimizerState,
@@ -28,13 +31,17 @@ __all__ = [
     "HOST",
     "AlphaRamp",
     "BlendSpec",
+    "BlendSummary",
     "Clash",
     "Contribution",
     "FlopCount",
     "Graft",
     "GraftRecord",
     "Host",
+    "IsolationGuard",
     "KernelSpec",
+    "Leak",
+    "LeakLimits",
     "NamedTensor",
     "OptimizerState",
     "OwnershipRegistry",
@@ -64,7 +71,9 @@ __all__ = [
     "seed_owner",
     "sha256_hex",
     "stages",
+    "summarise_blend",
     "teacher_owner",
     "verify_digest",
+    "watch_leaks",
     "write_snapshot",
 ]
