@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from esper_core import leyline
 from esper_core.blueprints import Blueprint, KernelSpec, ParameterValue, SiteContract, load_catalogue
 from esper_core.blueprints.bounds import ChoiceBound, IntegerBound, ParameterBound, RealBound
+from esper_core.blueprints.messages import blueprint_from_descriptor, descriptor
 from esper_runtime import Host, Site, check_module, count_flops, load_kernel, materialise, stages
 from esper_runtime.blueprints import build, flops, parameter_count
 from esper_runtime.errors import BlueprintParameterError, SiteContractError
@@ -130,10 +131,26 @@ def test_sites_that_a_blueprint_does_not_fit_are_refused(blueprint: Blueprint) -
         assert refusal.value.field == "contract.kind"
 
 
-def test_more_active_experts_than_there_are_is_refused() -> None:
-    with pytest.raises(BlueprintParameterError) as refusal:
-        build("mixture_of_experts.v1", {"experts": 2, "active": 3}, CONTRACTS["features"], generator())
-    assert refusal.value.field == "parameters.active" and "1 to 2" in str(refusal.value.allowed)
+@pytest.mark.parametrize(
+    ("blueprint_id", "contract", "values", "allowed"),
+    [
+        ("attention.v1", SiteContract("sequence", 9), {"heads": 2}, "a divisor of the site's 9 channels"),
+        ("spatial_attention.v1", CONTRACTS["image"], {"heads": 8}, "a divisor of the site's 4 channels"),
+        ("mixture_of_experts.v1", CONTRACTS["features"], {"experts": 2, "active": 3}, "at most experts, which is 2"),
+    ],
+)
+def test_bounds_that_depend_on_the_site_or_each_other_hold_before_anything_is_built(
+    blueprint_id: str, contract: SiteContract, values: dict[str, object], allowed: str
+) -> None:
+    for asked in (KernelSpec, parameter_count, flops):
+        with pytest.raises(BlueprintParameterError) as refusal:
+            asked(*((blueprint_id, contract, values) if asked is KernelSpec else (blueprint_id, values, contract)))
+        assert refusal.value.field.startswith("parameters.") and refusal.value.allowed == allowed
+
+
+@pytest.mark.parametrize("blueprint", CATALOGUE.values(), ids=CATALOGUE)
+def test_a_blueprint_comes_back_whole_from_its_message(blueprint: Blueprint) -> None:
+    assert blueprint_from_descriptor(descriptor(blueprint)) == blueprint
 
 
 def test_a_position_hears_its_active_experts_only() -> None:

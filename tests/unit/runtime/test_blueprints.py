@@ -130,7 +130,7 @@ def test_unknown_blueprints_and_wrong_sites_are_refused() -> None:
     with pytest.raises(SiteContractError) as refusal:
         build("conv1d_residual.v1", {}, CONTRACTS["features"], generator())
     assert refusal.value.allowed == "channels_1d"
-    with pytest.raises(BlueprintParameterError, match="divide"):
+    with pytest.raises(BlueprintParameterError, match="divisor"):
         build("attention.v1", {"heads": 3}, CONTRACTS["sequence"], generator())
 
 

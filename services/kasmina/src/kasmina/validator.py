@@ -189,7 +189,7 @@ def _optimizer(payload: OptimizerAdjustment) -> Iterator[Problem]:
 def _fit(payload: SeedOperation, item: CatalogueItem, site: Site) -> Iterator[Problem]:
     checks: tuple[Callable[[], object], ...] = (
         lambda: item.blueprint.check_contract(site.contract),
-        lambda: _check_parameters(item.blueprint, payload),
+        lambda: _check_parameters(item.blueprint, payload, site),
         lambda: _check_blend(payload, item, site),
     )
     for check in checks:
@@ -204,8 +204,8 @@ def _check_blend(payload: SeedOperation, item: CatalogueItem, site: Site) -> Non
         check_blend(payload.blend, site.contract.channels, item.blend_modes)
 
 
-def _check_parameters(blueprint: Blueprint, payload: SeedOperation) -> None:
-    blueprint.complete(payload.parameters or {})
+def _check_parameters(blueprint: Blueprint, payload: SeedOperation, site: Site) -> None:
+    blueprint.complete_for(site.contract, payload.parameters or {})
 
 
 _POSSIBLE_IN = {

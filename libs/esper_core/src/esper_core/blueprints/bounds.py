@@ -37,7 +37,11 @@ class ParameterBound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IntegerBound:
-    """A whole number in [minimum, maximum], on a grid of `step` from the minimum."""
+    """A whole number in [minimum, maximum], on a grid of `step` from the minimum.
+
+    Two bounds depend on what else is chosen: with `divides_channels` it must divide the channels of the site, and
+    `at_most` names another parameter that it must not exceed.
+    """
 
     name: str
     description: str
@@ -45,6 +49,8 @@ class IntegerBound:
     maximum: int
     default: int
     step: int = 1
+    divides_channels: bool = False
+    at_most: str = ""
 
     def check(self, value: object) -> int:
         """Return the value, or raise BlueprintParameterError."""
@@ -53,6 +59,14 @@ class IntegerBound:
             grid = "" if self.step == 1 else f" in steps of {self.step}"
             raise _out_of_bounds(self.name, value, f"a whole number from {self.minimum} to {self.maximum}{grid}")
         return int(value)  # type: ignore[call-overload, no-any-return]
+
+    def check_beside(self, values: Mapping[str, ParameterValue], channels: int) -> None:
+        """Check the value beside the others and the channels of a site, or raise BlueprintParameterError."""
+        value = int(values[self.name])
+        if self.divides_channels and channels % value:
+            raise _out_of_bounds(self.name, value, f"a divisor of the site's {channels} channels")
+        if self.at_most and value > int(values[self.at_most]):
+            raise _out_of_bounds(self.name, value, f"at most {self.at_most}, which is {values[self.at_most]}")
 
     def _fits(self, value: int) -> bool:
         return self.minimum <= value <= self.maximum and (value - self.minimum) % self.step == 0

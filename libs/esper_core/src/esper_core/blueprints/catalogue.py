@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from esper_core.blueprints.bounds import ParameterBound, ParameterValue, bound_from_dict, complete
+from esper_core.blueprints.bounds import IntegerBound, ParameterBound, ParameterValue, bound_from_dict, complete
 from esper_core.blueprints.contract import SiteContract, SiteContractError, SiteKind
 from esper_core.errors import NotFoundError
 
@@ -60,6 +60,20 @@ class Blueprint:
     def complete(self, given: Mapping[str, object]) -> dict[str, ParameterValue]:
         """Check parameter values and fill the rest with the declared defaults, sorted by name."""
         return complete(self.parameters, given)
+
+    def complete_for(self, contract: SiteContract, given: Mapping[str, object]) -> dict[str, ParameterValue]:
+        """Complete parameter values for a site, and check what only the site or other values can bound.
+
+        Raises
+        ------
+        BlueprintParameterError
+            If a value is out of bounds, by itself or there.
+        """
+        values = self.complete(given)
+        for bound in self.parameters:
+            if isinstance(bound, IntegerBound):
+                bound.check_beside(values, contract.channels)
+        return values
 
     def check_contract(self, contract: SiteContract) -> None:
         """Refuse a site of a kind that the blueprint does not fit."""

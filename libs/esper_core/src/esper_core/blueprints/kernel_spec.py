@@ -44,7 +44,7 @@ class KernelSpec:
     def __post_init__(self) -> None:
         blueprint = get_blueprint(self.blueprint_id)
         blueprint.check_contract(self.contract)
-        object.__setattr__(self, "parameters", blueprint.complete(self.parameters))
+        object.__setattr__(self, "parameters", blueprint.complete_for(self.contract, self.parameters))
 
     def __hash__(self) -> int:
         return hash(self.canonical())

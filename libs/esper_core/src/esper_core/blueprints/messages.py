@@ -11,9 +11,11 @@ from esper_core.blueprints.bounds import (
     IntegerBound,
     ParameterBound,
     ParameterValue,
+    RealBound,
 )
 from esper_core.blueprints.catalogue import Blueprint
 from esper_core.blueprints.contract import SITE_KINDS, SiteContract, SiteContractError, SiteKind
+from esper_core.errors import ContractError
 
 
 def kind_to_message(kind: SiteKind) -> leyline.SiteKind.ValueType:
@@ -109,4 +111,56 @@ def _bound(bound: ParameterBound) -> leyline.ParameterBound:
     for field in ("minimum", "maximum"):
         setattr(target, field, getattr(bound, field))
     target.default_value = bound.default  # type: ignore[assignment]
+    if isinstance(bound, IntegerBound):
+        message.integer.step = bound.step
+        message.integer.divides_channels = bound.divides_channels
+        message.integer.at_most = bound.at_most
     return message
+
+
+def blueprint_from_descriptor(message: leyline.BlueprintDescriptor) -> Blueprint:
+    """Return the blueprint that a catalogue message tells of.
+
+    Raises
+    ------
+    ValidationError
+        If a bound or a kind of site cannot be read.
+    """
+    return Blueprint(
+        blueprint_id=message.blueprint_id,
+        name=message.name,
+        tier=leyline.BlueprintTier.Name(message.tier).removeprefix("BLUEPRINT_TIER_"),
+        operator=leyline.BlueprintOperator.Name(message.operator).removeprefix("BLUEPRINT_OPERATOR_").lower(),
+        parameters=tuple(_bound_from_message(bound) for bound in message.parameters),
+        site_kinds=tuple(kind_from_message(kind) for kind in message.site_kinds),
+        risk=message.risk,
+        quarantine_only=message.quarantine_only,
+        approval_required=message.approval_required,
+        description=message.description,
+    )
+
+
+def _bound_from_message(message: leyline.ParameterBound) -> ParameterBound:
+    which = message.WhichOneof("bound")
+    name, text = message.name, message.description
+    if which == "integer":
+        return _integer_bound(name, text, message.integer)
+    if which == "real":
+        real = message.real
+        return RealBound(name, text, real.minimum, real.maximum, real.default_value)
+    if which == "choice":
+        return ChoiceBound(name, text, tuple(message.choice.allowed), message.choice.default_value)
+    raise ContractError(f"Parameter {name!r} has no bound.", field="parameters.bound", allowed="integer, real, choice")
+
+
+def _integer_bound(name: str, text: str, whole: leyline.IntegerBound) -> IntegerBound:
+    return IntegerBound(
+        name,
+        text,
+        whole.minimum,
+        whole.maximum,
+        whole.default_value,
+        step=whole.step or 1,
+        divides_channels=whole.divides_channels,
+        at_most=whole.at_most,
+    )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from esper_core.blueprints import BlueprintParameterError, SiteContract
+from esper_core.blueprints import SiteContract
 from esper_runtime.blueprints.operator import (
     Operator,
     OperatorKind,
@@ -54,14 +54,7 @@ class SelfAttention(Operator):
 
 
 def _assemble(parameters: Parameters, contract: SiteContract) -> SelfAttention:
-    heads = int(parameters["heads"])
-    if contract.channels % heads:
-        raise BlueprintParameterError(
-            f"{heads} heads do not divide the site's {contract.channels} channels.",
-            field="parameters.heads",
-            allowed=f"a divisor of {contract.channels}",
-        )
-    return SelfAttention(contract, heads, parameters["mask"] == "causal")
+    return SelfAttention(contract, int(parameters["heads"]), parameters["mask"] == "causal")
 
 
 def _parameter_count(parameters: Parameters, contract: SiteContract) -> int:

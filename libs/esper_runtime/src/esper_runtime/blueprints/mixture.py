@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from esper_core.blueprints import BlueprintParameterError, SiteContract
+from esper_core.blueprints import SiteContract
 from esper_runtime.blueprints.operator import Operator, OperatorKind, Parameters, initialise_layer, zero_layer
 
 
@@ -52,12 +52,6 @@ def _expert_width(parameters: Parameters, contract: SiteContract) -> int:
 
 def _assemble(parameters: Parameters, contract: SiteContract) -> MixtureOfExperts:
     experts, active = int(parameters["experts"]), int(parameters["active"])
-    if active > experts:
-        raise BlueprintParameterError(
-            f"{active} of {experts} experts cannot be active.",
-            field="parameters.active",
-            allowed=f"a whole number from 1 to {experts}",
-        )
     return MixtureOfExperts(contract.channels, experts, _expert_width(parameters, contract), active)
 
 

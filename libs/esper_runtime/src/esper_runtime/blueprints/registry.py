@@ -101,5 +101,5 @@ def build(
 
 
 def _spec(blueprint_id: str, parameters: Mapping[str, object], contract: SiteContract) -> KernelSpec:
-    completed = get_blueprint(blueprint_id).complete(parameters)
+    completed = get_blueprint(blueprint_id).complete_for(contract, parameters)
     return KernelSpec(blueprint_id=blueprint_id, contract=contract, parameters=completed)

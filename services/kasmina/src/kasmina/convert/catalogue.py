@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from esper_core import leyline
-from esper_core.blueprints import Blueprint, ChoiceBound, IntegerBound, ParameterBound, RealBound
 from esper_core.blueprints.messages import (
+    blueprint_from_descriptor,
     contract_from_message,
     contract_to_message,
-    kind_from_message,
     parameters_from_messages,
     parameters_to_messages,
 )
 from esper_core.clocks import to_timestamp
-from esper_core.errors import ContractError
 from esper_core.pb.esper.urza.v1 import urza_pb2
 from kasmina.catalogue import CatalogueItem
 from kasmina.kernels import Kernel, KernelKey, KernelProblem, KernelRequest
@@ -23,7 +21,7 @@ def item_from_message(message: leyline.BlueprintDescriptor) -> CatalogueItem:
     sheet = message.bsds if message.HasField("bsds") else None
     quarantined = (message.quarantine_reason or "no reason was given") if message.quarantined else ""
     return CatalogueItem(
-        blueprint=_blueprint(message),
+        blueprint=blueprint_from_descriptor(message),
         approved=message.approved,
         quarantine_reason=quarantined,
         handling_quarantine=sheet is not None and sheet.handling_class == leyline.HANDLING_CLASS_QUARANTINE,
@@ -31,35 +29,6 @@ def item_from_message(message: leyline.BlueprintDescriptor) -> CatalogueItem:
         blend_modes=tuple(message.blend_modes),
         handling_restricted=sheet is not None and sheet.handling_class == leyline.HANDLING_CLASS_RESTRICTED,
     )
-
-
-def _blueprint(message: leyline.BlueprintDescriptor) -> Blueprint:
-    return Blueprint(
-        blueprint_id=message.blueprint_id,
-        name=message.name,
-        tier=leyline.BlueprintTier.Name(message.tier).removeprefix("BLUEPRINT_TIER_"),
-        operator=leyline.BlueprintOperator.Name(message.operator).removeprefix("BLUEPRINT_OPERATOR_").lower(),
-        parameters=tuple(_bound(bound) for bound in message.parameters),
-        site_kinds=tuple(kind_from_message(kind) for kind in message.site_kinds),
-        risk=message.risk,
-        quarantine_only=message.quarantine_only,
-        approval_required=message.approval_required,
-        description=message.description,
-    )
-
-
-def _bound(message: leyline.ParameterBound) -> ParameterBound:
-    which = message.WhichOneof("bound")
-    name, text = message.name, message.description
-    if which == "integer":
-        whole = message.integer
-        return IntegerBound(name, text, whole.minimum, whole.maximum, whole.default_value)
-    if which == "real":
-        real = message.real
-        return RealBound(name, text, real.minimum, real.maximum, real.default_value)
-    if which == "choice":
-        return ChoiceBound(name, text, tuple(message.choice.allowed), message.choice.default_value)
-    raise ContractError(f"Parameter {name!r} has no bound.", field="parameters.bound", allowed="integer, real, choice")
 
 
 def kernel_from_message(message: leyline.KernelDescriptor) -> Kernel:

@@ -76,22 +76,34 @@ class IntegerBound(_message.Message):
     MINIMUM_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
     DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    DIVIDES_CHANNELS_FIELD_NUMBER: _builtins.int
+    AT_MOST_FIELD_NUMBER: _builtins.int
     minimum: _builtins.int
     """Smallest allowed."""
     maximum: _builtins.int
     """Largest allowed."""
     default_value: _builtins.int
     """Used when nothing is given."""
+    step: _builtins.int
+    """Distance between two allowed values, counted from the minimum; 0 means 1."""
+    divides_channels: _builtins.bool
+    """Whether the value must divide the channels of the site."""
+    at_most: _builtins.str
+    """Another parameter that the value must not exceed; empty when there is none."""
     def __init__(
         self,
         *,
         minimum: _builtins.int = ...,
         maximum: _builtins.int = ...,
         default_value: _builtins.int = ...,
+        step: _builtins.int = ...,
+        divides_channels: _builtins.bool = ...,
+        at_most: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_value", b"default_value", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most", b"at_most", "default_value", b"default_value", "divides_channels", b"divides_channels", "maximum", b"maximum", "minimum", b"minimum", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
