@@ -1,4 +1,4 @@
-"""Generate docs/cli.md, docs/errors.md, docs/metrics.md and docs/settings.md from the code that they describe.
+"""Generate docs/blueprints.md, cli.md, errors.md, metrics.md and settings.md from the code that they describe.
 
 With ``--check`` nothing is written and the exit code is 1 when a committed page differs.
 """
@@ -16,6 +16,7 @@ import typer
 from typer.cli import get_docs_for_click
 
 from esper_cli.app import app as esper_app
+from esper_core.blueprints import docs as blueprint_docs
 from esper_core.errors import docs as error_docs
 from esper_core.settings import EsperSettings
 from esper_core.settings import docs as settings_docs
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="report differences instead of writing")
     check = bool(parser.parse_args().check)
     pages = {
+        "docs/blueprints.md": blueprint_docs.render(),
         "docs/cli.md": cli_page(),
         "docs/errors.md": error_docs.render(),
         "docs/metrics.md": catalog.render(),

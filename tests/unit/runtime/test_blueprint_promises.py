@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from esper_core import leyline
 from esper_core.blueprints import Blueprint, KernelSpec, ParameterValue, SiteContract, load_catalogue
 from esper_core.blueprints.bounds import ChoiceBound, IntegerBound, ParameterBound, RealBound
+from esper_core.blueprints.docs import render
 from esper_core.blueprints.messages import blueprint_from_descriptor, descriptor
 from esper_runtime import Host, Site, check_module, count_flops, load_kernel, materialise, stages
 from esper_runtime.blueprints import build, flops, parameter_count
@@ -151,6 +152,14 @@ def test_bounds_that_depend_on_the_site_or_each_other_hold_before_anything_is_bu
 @pytest.mark.parametrize("blueprint", CATALOGUE.values(), ids=CATALOGUE)
 def test_a_blueprint_comes_back_whole_from_its_message(blueprint: Blueprint) -> None:
     assert blueprint_from_descriptor(descriptor(blueprint)) == blueprint
+
+
+def test_the_page_tells_each_blueprint_with_its_bounds() -> None:
+    page = render()
+    assert all(f"### {blueprint_id}\n" in page for blueprint_id in CATALOGUE)
+    assert "| `heads` | 1 to 8, a divisor of the channels | 1 |" in page
+    assert "| `active` | 1 to 8, at most `experts` | 2 |" in page
+    assert "| `kernel_size` | 3 to 9 in steps of 2 | 3 |" in page
 
 
 def test_a_position_hears_its_active_experts_only() -> None:
