@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from esper_core.blending import BlendSpec, blend_to_message, modes
 from esper_core.clocks import to_timestamp
 from esper_core.errors import NotFoundError
 from esper_runtime.errors import IsolationViolationError
+from esper_runtime.optim import SEED_KEY
+from esper_runtime.ownership import seed_owner
 from kasmina.convert.evidence import evidence_from_message
 from kasmina.gates import judge_gradient_health
 from kasmina.gates.limits import GateLimits
@@ -108,6 +110,62 @@ def test_a_detached_seed_leaves_the_host_as_if_it_had_never_been_there(
     reset = executor.apply(directive(session, SEED, leyline.DIRECTIVE_KIND_RESET))
     assert reset.applied and reset.removed_cleanly
     train(run, 2)
+
+
+STRAY = torch.nn.Parameter(torch.zeros(1))
+
+
+def leave_hook(run: SmallRun) -> None:
+    run.session.host.model.register_forward_hook(training_step_hook)
+
+
+def training_step_hook(*_: object) -> None:
+    """Stand for a hook of ours that somebody forgot to take off."""
+
+
+training_step_hook.__module__ = "tolaria.growth.observation"
+
+
+def leave_group(run: SmallRun) -> None:
+    run.session.optimizer.param_groups.append({"params": [], SEED_KEY: SEED})
+
+
+def leave_moments(run: SmallRun) -> None:
+    run.session.optimizer.state[STRAY] = {}
+
+
+def leave_kernel(run: SmallRun) -> None:
+    prepare_kernel(run.session, run.links, SEED)
+
+
+def leave_owner(run: SmallRun) -> None:
+    run.session.host.ownership.register(seed_owner(SEED), [("left", STRAY)])
+
+
+@pytest.mark.parametrize(
+    ("leave", "kind"),
+    [
+        (leave_hook, "hook"),
+        (leave_group, "optimizer_group"),
+        (leave_moments, "optimizer_group"),
+        (leave_kernel, "cache"),
+        (leave_owner, "registry"),
+    ],
+)
+def test_whatever_a_removal_leaves_behind_is_named(
+    run: SmallRun, executor: DirectiveExecutor, leave: Callable[[SmallRun], None], kind: str
+) -> None:
+    session = run.session
+    prepare_kernel(session, run.links, SEED)
+    executor.apply(attach(session, SEED))
+    assert "module" in executor.operations.left_behind(SEED)
+    assert "parameter" in executor.operations.left_behind(SEED)
+    assert executor.apply(detach(session, SEED)).removed_cleanly
+    assert executor.operations.left_behind(SEED) == ()
+    session.host.model.register_forward_hook(lambda *_: None)
+    assert executor.operations.left_behind(SEED) == (), "a hook of the user's is not ours"
+    leave(run)
+    assert executor.operations.left_behind(SEED) == (kind,)
 
 
 def _first(run: SmallRun) -> list[tuple[str, torch.Tensor]]:

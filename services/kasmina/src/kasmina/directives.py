@@ -56,6 +56,7 @@ class DirectiveResult:
     apply_ms: float
     parameter_count: int
     removed_cleanly: bool
+    left_behind: tuple[str, ...] = ()
 
 
 def leaves_nothing(result: DirectiveResult) -> bool | None:
@@ -65,7 +66,8 @@ def leaves_nothing(result: DirectiveResult) -> bool | None:
     """
     if result.kind not in (leyline.DIRECTIVE_KIND_DETACH, leyline.DIRECTIVE_KIND_RESET):
         return None
-    return (result.applied and result.removed_cleanly) or result.error_code == NotFoundError.code
+    clean = result.removed_cleanly and not result.left_behind
+    return (result.applied and clean) or result.error_code == NotFoundError.code
 
 
 def worth_repeating(result: DirectiveResult) -> bool:

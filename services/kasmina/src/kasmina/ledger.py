@@ -117,7 +117,7 @@ class RunLedger:
         self._change(result.seed_id, pending=None, parameter_count=count)
         clean = leaves_nothing(result)
         if clean is not None:
-            self._change(result.seed_id, removed_cleanly=clean)
+            self._change(result.seed_id, removed_cleanly=clean, left_behind=result.left_behind)
 
     @_apply.register
     def _(self, fact: f.GateJudged) -> None:

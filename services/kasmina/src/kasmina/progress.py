@@ -185,7 +185,7 @@ def _reset(turn: Turn, seed: Seed) -> None:
         if seed.pending is not None or (seed.embargo and not seed.embargo.over(turn.now, turn.ledger.epoch)):
             return
         turn.move(seed.seed_id, RESETTING, "Its embargo is over.")
-        turn.judge(seed.seed_id, judge_reset(bool(seed.removed_cleanly)))
+        turn.judge(seed.seed_id, judge_reset(bool(seed.removed_cleanly), seed.left_behind))
     elif seed.removed_cleanly and seed.pending is None and not seed.gates_passed:
         turn.judge(seed.seed_id, judge_reset(True))
     if turn.seed(seed.seed_id).gates_passed:

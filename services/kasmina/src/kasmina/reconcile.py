@@ -131,7 +131,7 @@ def _both(turn: Turn, known: Seed, there: Held) -> Note | None:
         return None
     journal, runtime = stage_name(known.stage), stage_name(there.stage)
     difference = f"The journal has it in {journal}, the runtime in {runtime}."
-    if known.stage == CULLED or (known.closed and not known.kept) or known.stage > CULLED:
+    if known.stage == CULLED or (known.closed and not known.kept) or (known.stage > CULLED and not known.kept):
         return _remove_again(turn, known, there, difference)
     _adopt(turn, there, difference)
     if there.stage == FOSSILIZED:

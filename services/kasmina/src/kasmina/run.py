@@ -14,12 +14,13 @@ from kasmina.commands import Command, Outcome
 from kasmina.directives import DirectiveResult
 from kasmina.evidence import Evidence
 from kasmina.ledger import RunLedger
-from kasmina.lifecycle import DORMANT
+from kasmina.lifecycle import CULLED, DORMANT, FOSSILIZED, TERMINATED
 from kasmina.moves import press_on, settle
 from kasmina.operations import Decision, Supply, carry_out
 from kasmina.progress import consider, let_time_pass
 from kasmina.reconcile import Held, Note, reconcile
 from kasmina.rules import Rules
+from kasmina.seeds import Seed
 from kasmina.sites import Site
 from kasmina.turn import Turn
 from kasmina.validator import CommandValidator
@@ -171,8 +172,8 @@ class RunExecutor:
         """Close the run; what is not settled is culled, because the runtime has detached it."""
         turn = self._turn()
         if not resumable:
-            for seed in self.ledger.live_seeds():
-                _abort(turn, seed.seed_id, reason)
+            for seed in tuple(self.ledger.seeds.values()):
+                _end(turn, seed, reason)
         turn.emit(f.RunClosed(self.ledger.run_id, reason, resumable, turn.now))
         return tuple(turn.facts)
 
@@ -193,14 +194,18 @@ class RunExecutor:
         turn.emit(f.CommandDecided(outcome))
 
 
-def _abort(turn: Turn, seed_id: str, reason: str) -> None:
-    why = f"The run ended ({reason}) before it was settled."
-    if turn.seed(seed_id).attached:
-        turn.move(seed_id, leyline.SEED_STAGE_CULLED, why)
-    elif turn.seed(seed_id).stage == DORMANT:
-        turn.close(seed_id, why)
+def _end(turn: Turn, seed: Seed, reason: str) -> None:
+    """Bring a seed to its end with its run: kept for good, culled with the host restored, or never attached."""
+    if seed.stage == FOSSILIZED:
+        turn.move(seed.seed_id, TERMINATED, f"The run ended ({reason}) and the seed stays part of its host.")
+    if not seed.live:
         return
-    turn.close(seed_id, why)
+    why = f"The run ended ({reason}) before it was settled."
+    if seed.attached:
+        turn.move(seed.seed_id, CULLED, why)
+    elif seed.stage == DORMANT:
+        turn.move(seed.seed_id, TERMINATED, why)
+    turn.close(seed.seed_id, why)
 
 
 def _check_greeting(greeting: Greeting) -> None:

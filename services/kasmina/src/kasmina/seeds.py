@@ -10,8 +10,9 @@ from kasmina.commands import Outcome
 from kasmina.directives import Directive
 from kasmina.evidence import Evidence, Improvement, Probe
 from kasmina.facts import GateJudged, SeedAdopted, SeedPlanted, StageMoved
+from kasmina.gates.verdict import Verdict
 from kasmina.kernels import Kernel
-from kasmina.lifecycle import ATTACHED, CULLED, DORMANT, FOSSILIZED, SHADOWING, require_legal
+from kasmina.lifecycle import ATTACHED, CULLED, DORMANT, FOSSILIZED, SHADOWING, TERMINATED, require_legal
 
 GATES_KEPT = 64
 PROBES_KEPT = 16
@@ -77,7 +78,7 @@ class Seed:
     latencies_ms: tuple[float, ...] = ()
     evidence: Evidence | None = None
     removed_cleanly: bool | None = None
-    reset_attempts: int = 0
+    left_behind: tuple[str, ...] = ()
     embargo: Embargo | None = None
     transitions: tuple[StageMoved, ...] = ()
     gates: tuple[GateJudged, ...] = ()
@@ -101,8 +102,9 @@ class Seed:
 
     @property
     def kept(self) -> bool:
-        """Whether it is part of its host."""
-        return self.stage == FOSSILIZED
+        """Whether it is part of its host, also after its run."""
+        fossil = self.stage == TERMINATED and any(move.to_stage == FOSSILIZED for move in self.transitions)
+        return self.stage == FOSSILIZED or fossil
 
     def dwell(self, step: int) -> int:
         """Return the steps spent in its stage; a run that went back in time does not make it negative."""
@@ -159,6 +161,12 @@ class Seed:
         """Return the seed with a verdict on record."""
         passed = (*self.gates_passed, fact.verdict.gate) if fact.verdict.passed else self.gates_passed
         return replace(self, gates=(*self.gates, fact)[-GATES_KEPT:], gates_passed=passed)
+
+    def has_passed(self, verdict: Verdict, step: int) -> bool:
+        """Tell whether a verdict says what is on record of this stage and step already."""
+        last = next((judged for judged in reversed(self.gates) if judged.verdict.gate == verdict.gate), None)
+        again = last is not None and last.step == step and last.verdict.passed
+        return again and verdict.passed and verdict.gate in self.gates_passed
 
     def told(self, evidence: Evidence) -> Seed:
         """Return the seed with its last evidence; a probe counts only once per step and only in its own stage."""

@@ -48,8 +48,10 @@ class Turn:
         return self.ledger.seeds[seed_id]
 
     def judge(self, seed_id: str, verdict: Verdict) -> Verdict:
-        """Put a verdict on record and return it."""
-        self.emit(f.GateJudged(self.ledger.run_id, seed_id, verdict, self.ledger.step, self.now))
+        """Put a verdict on record and return it; what passed at this boundary already stands and is not told twice."""
+        known = self.ledger.seeds.get(seed_id)
+        if known is None or not known.has_passed(verdict, self.ledger.step):
+            self.emit(f.GateJudged(self.ledger.run_id, seed_id, verdict, self.ledger.step, self.now))
         return verdict
 
     def move(self, seed_id: str, to_stage: int, reason: str, command_id: str = "") -> None:

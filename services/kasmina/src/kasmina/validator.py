@@ -92,6 +92,9 @@ class CommandValidator:
         if isinstance(payload, OptimizerAdjustment):
             yield from _optimizer(payload)
         elif isinstance(payload, SeedOperation):
+            if payload.resume:
+                sentence = "A move that was interrupted goes on by itself; there is nothing to take up again."
+                yield Problem("seed_operation.resume", sentence, "false")
             if payload.operation == leyline.SEED_OPERATION_GERMINATE:
                 yield from self._germinate(command, payload, ledger, now)
             else:

@@ -61,4 +61,5 @@ def result_from_message(message: leyline.DirectiveResult) -> DirectiveResult:
         apply_ms=message.apply_ms,
         parameter_count=message.parameter_count,
         removed_cleanly=message.removed_cleanly,
+        left_behind=tuple(message.left_behind),
     )

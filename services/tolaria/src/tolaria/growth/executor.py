@@ -16,6 +16,8 @@ _LEDGER: Final = 1024
 _ANY_GENERATION: Final = frozenset({leyline.DIRECTIVE_KIND_FREEZE_ALPHA, leyline.DIRECTIVE_KIND_RESET})
 """Kinds that are right on every topology: they only hold something still, or look for what was left behind."""
 
+_REMOVALS: Final = frozenset({leyline.DIRECTIVE_KIND_DETACH, leyline.DIRECTIVE_KIND_RESET})
+
 
 class DirectiveExecutor:
     """Applies directives on the training thread.
@@ -52,6 +54,8 @@ class DirectiveExecutor:
             result.error_code, result.message = error.code, error.message
         else:
             result.applied, result.removed_cleanly = True, clean
+            if directive.kind in _REMOVALS and not clean:
+                result.left_behind.extend(self.operations.left_behind(directive.seed_id))
         result.generation = self.operations.generation
         result.parameter_count = self.operations.parameter_count(directive.seed_id)
         result.apply_ms = (time.perf_counter() - began) * 1000

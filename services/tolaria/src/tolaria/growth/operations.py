@@ -7,11 +7,11 @@ from typing import Final
 
 from esper_core import leyline
 from esper_core.blending import BlendSpec, blend_from_message
-from esper_core.errors import DependencyViolationError, NotFoundError, ValidationError
-from esper_runtime.errors import MissingLogitsError, UnknownSeedError
-from esper_runtime.optim import SEED_KEY, add_seed_group, remove_seed_group
-from esper_runtime.ownership import seed_owner
+from esper_core.errors import DependencyViolationError, ValidationError
+from esper_runtime.errors import MissingLogitsError
+from esper_runtime.optim import add_seed_group, remove_seed_group
 from tolaria.growth.book import SeedEntry
+from tolaria.growth.leftovers import is_attached, left_behind
 from tolaria.growth.prepared import PreparedKernel, PreparedKernels
 from tolaria.training.session import Session
 
@@ -87,7 +87,7 @@ class GrowthOperations:
         self._forget(seed_id)
         if seed_id in session.book.entries:
             session.book.enter_stage(seed_id, leyline.SEED_STAGE_CULLED, session.counters.step, session.epoch)
-        return self._nothing_left(seed_id)
+        return not self.left_behind(seed_id)
 
     def _attach(self, directive: leyline.Directive) -> bool:
         session, seed_id = self._session, directive.seed_id
@@ -171,7 +171,7 @@ class GrowthOperations:
 
     def _reset(self, seed_id: str) -> bool:
         """Remove whatever a culled seed left behind; one that is still attached is refused."""
-        if self._attached(seed_id):
+        if is_attached(self._session, seed_id):
             raise ValidationError(
                 f"Seed {seed_id} is still attached. Detach it before the reset.",
                 field="seed_id",
@@ -179,27 +179,17 @@ class GrowthOperations:
             )
         remove_seed_group(self._session.optimizer, seed_id)
         self._forget(seed_id)
-        return self._nothing_left(seed_id)
+        return not self.left_behind(seed_id)
 
     def _forget(self, seed_id: str) -> None:
         self._prepared.discard(seed_id)
         self._chosen_blends.pop(seed_id, None)
         self._frozen.discard(seed_id)
 
-    def _attached(self, seed_id: str) -> bool:
-        try:
-            self._session.host.seed(seed_id)
-        except (UnknownSeedError, NotFoundError):
-            return False
-        return True
-
-    def _nothing_left(self, seed_id: str) -> bool:
-        session = self._session
-        groups = any(group.get(SEED_KEY) == seed_id for group in session.optimizer.param_groups)
-        tensors = any(found.seed_id == seed_id for found in session.host.named_parameters())
-        owned = bool(session.host.ownership.parameters(seed_owner(seed_id)))
-        prepared = self._prepared.get(seed_id) is not None
-        return not (self._attached(seed_id) or groups or tensors or owned or prepared)
+    def left_behind(self, seed_id: str) -> tuple[str, ...]:
+        """Name what is left of a seed that was removed: in model, optimizer and registry, and in our own caches."""
+        cached = self._prepared.get(seed_id) is not None or seed_id in self._chosen_blends or seed_id in self._frozen
+        return (*left_behind(self._session, seed_id), *(("cache",) if cached else ()))
 
 
 def _blend(config: leyline.BlendConfig) -> BlendSpec:
