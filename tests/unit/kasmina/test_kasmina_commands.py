@@ -186,6 +186,7 @@ def test_a_full_ledger_refuses_rather_than_forgets_and_recovers_when_nonces_expi
     assert desk.verifier.verify(desk.signed()).accepted
     assert desk.verifier.verify(desk.signed()).accepted
     assert desk.verifier.verify(desk.signed()).reason_name == "LEDGER_FULL"
+    assert desk.registry.get_sample_value("kasmina_nonce_ledger_refused_full_total") == 1
     desk.clock.advance(120)
     assert desk.verifier.verify(desk.signed()).accepted
 

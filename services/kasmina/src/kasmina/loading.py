@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from esper_core import leyline
+from esper_core.breaker import CircuitBreaker
 from esper_core.clocks import SYSTEM_CLOCK, Clock, Deadline
 from esper_core.errors import (
     EsperError,
@@ -32,6 +33,7 @@ from kasmina.waits import Wait, Waits
 
 _POLL_S: Final = 0.5
 _LOOK_UP_S: Final = 2.0
+_AWAY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class KernelLoadManager:
         self._waits = Waits(telemetry)
         observe = telemetry.instruments.observe
         self._locks = KeyedLocks(lambda waited_ms: observe("kasmina.cache.lock_wait_ms", waited_ms))
+        self._breaker = CircuitBreaker("urza", open_s=_AWAY_S, on_transition=telemetry.breaker_moved, clock=clock)
         self._closed = False
 
     async def prefetch(self, run_id: str, key: KernelKey) -> None:
@@ -143,7 +146,7 @@ class KernelLoadManager:
         """Ask Urza, which tells nothing about quarantined kernels but that they are."""
         request = urza_pb2.GetKernelRequest(key=key_to_message(key))
         try:
-            with mapped_errors("urza"):
+            with self._breaker.guard(_speaks_against_urza), mapped_errors("urza"):
                 found = await self._urza.GetKernel(request, timeout=_LOOK_UP_S)
         except NotFoundError:
             return False
@@ -236,3 +239,7 @@ class KernelLoadManager:
     def _may_ask_again(self, key: KernelKey) -> bool:
         problem = self._table.problem(key)
         return problem is not None and problem.retryable
+
+
+def _speaks_against_urza(error: Exception) -> bool:
+    return isinstance(error, UnavailableError | TimeoutExceededError)

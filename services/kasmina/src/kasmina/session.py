@@ -59,6 +59,7 @@ class RunSession:
         self._telemetry = telemetry
         self._lock = asyncio.Lock()
         self._outbox: Outbox | None = None
+        self._told_steps: dict[str, int] = {}
         self.broken = False
 
     @property
@@ -97,7 +98,9 @@ class RunSession:
     async def evidence(self, evidence: Evidence) -> None:
         """Take evidence."""
         await self._work(lambda: self.executor.evidence(evidence))
-        self._telemetry.evidence(evidence, self.executor.ledger)
+        first = self._told_steps.get(evidence.seed_id) != evidence.step
+        self._told_steps[evidence.seed_id] = evidence.step
+        self._telemetry.evidence(evidence, self.executor.ledger, publish=first)
 
     async def result(self, result: DirectiveResult) -> None:
         """Take the answer to a directive."""

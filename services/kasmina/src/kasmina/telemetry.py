@@ -7,6 +7,7 @@ from functools import singledispatchmethod
 from typing import Final, Protocol, TypeAlias
 
 from esper_core import leyline
+from esper_core.breaker import Transition
 from esper_core.telemetry.prometheus import Instruments
 from kasmina import facts as f
 from kasmina.evidence import Evidence
@@ -56,8 +57,28 @@ class Telemetry:
             sentence = f"{note.difference} {note.resolution}"
             self.event("seed_reconciled", WARNING, sentence, run_id, seed_id=note.seed_id)
 
-    def evidence(self, evidence: Evidence, ledger: RunLedger) -> None:
-        """Tell the figures of one seed; the emitter sends what came since its last batch as one packet."""
+    def breaker_moved(self, transition: Transition) -> None:
+        """Tell that a breaker opened or closed; hand this method to it as `on_transition`."""
+        opened = transition.to_state == leyline.CIRCUIT_STATE_OPEN
+        self.instruments.gauge("kasmina.breaker.state", transition.to_state, breaker=transition.breaker)
+        if opened:
+            self.instruments.count("kasmina.breaker.opened_total", breaker=transition.breaker)
+        sentence = f"Breaker {transition.breaker}: {transition.reason}"
+        self.event("breaker_transition", ERROR if opened else INFO, sentence, breaker=transition.breaker)
+
+    def evidence(self, evidence: Evidence, ledger: RunLedger, *, publish: bool = True) -> None:
+        """Tell the figures of one seed.
+
+        Parameters
+        ----------
+        evidence : Evidence
+            What was measured.
+        ledger : RunLedger
+            The run.
+        publish : bool
+            False where something of this seed and step went to the bus already: a seed has one packet per step, and
+            the emitter sends all its figures in it. Prometheus always shows the latest.
+        """
         seed = ledger.seeds[evidence.seed_id]
         points: dict[str, float] = {"kasmina.seed.alpha": evidence.alpha, "kasmina.seed.stage": seed.stage}
         for name in _MEASURED:
@@ -67,7 +88,8 @@ class Telemetry:
             points["kasmina.seed.contribution"] = pooled([evidence.contribution])[0]
         for name, value in points.items():
             self.instruments.gauge(name, value, site=seed.site)
-            self._sink.gauge(name, value, run_id=evidence.run_id, seed_id=seed.seed_id, site=seed.site)
+            if publish:
+                self._sink.gauge(name, value, run_id=evidence.run_id, seed_id=seed.seed_id, site=seed.site)
         attached = [one.evidence for one in ledger.seeds.values() if one.attached and one.evidence is not None]
         self.instruments.gauge("kasmina.isolation.violations", sum(one.isolation_violations for one in attached))
 

@@ -46,6 +46,7 @@ class CommandVerifier:
         self._ledger = ledger
         self._telemetry = telemetry
         self._told_expired = 0
+        self._told_refused = 0
         telemetry.instruments.gauge("kasmina.nonce_ledger.ttl_seconds", ttl_s)
 
     def verify(self, command: leyline.AdaptationCommand) -> Verification:
@@ -71,7 +72,8 @@ class CommandVerifier:
         stats, instruments = self._ledger.stats(), self._telemetry.instruments
         instruments.gauge("kasmina.nonce_ledger.size", stats.size)
         instruments.count("kasmina.nonce_ledger.evictions_total", stats.expired_total - self._told_expired)
-        self._told_expired = stats.expired_total
+        instruments.count("kasmina.nonce_ledger.refused_full_total", stats.refused_full_total - self._told_refused)
+        self._told_expired, self._told_refused = stats.expired_total, stats.refused_full_total
 
 
 def nonce_ledger(journal: NonceJournal, capacity: int, ttl_s: float, clock: Clock) -> NonceLedger:
