@@ -3,6 +3,7 @@
     python -m benchmarks                     everything: about half an hour on an otherwise idle machine
     python -m benchmarks step-overhead       a managed step against a bare loop
     python -m benchmarks service-memory      memory and processor time of the services
+    python -m benchmarks prefetch            the way to a kernel against the bare fetch
     python -m benchmarks demo-wall           the main job from a fresh clone
 
 Each takes --help. Reports go to benchmarks/NAME.md and NAME.json, with machine, commit and method.
@@ -14,11 +15,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from benchmarks import demo_wall, service_memory, step_overhead
+from benchmarks import demo_wall, prefetch, service_memory, step_overhead
 
 MEASUREMENTS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "step-overhead": step_overhead.main,
     "service-memory": service_memory.main,
+    "prefetch": prefetch.main,
     "demo-wall": demo_wall.main,
 }
 
