@@ -16,6 +16,8 @@ from tolaria.growth.prepared import PreparedKernel
 from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.rundir import RunDirectory, RunRequest
+from tolaria.safety.deadlines import DeadlineBoard
+from tolaria.safety.signals import SignalReader
 from tolaria.settings import WorkerSettings
 from tolaria.state.checkpoints import CheckpointStore
 from tolaria.training.links import Links, make_links
@@ -67,7 +69,16 @@ def small_run(folder: Path, spec: leyline.RunSpec | None = None, **settings: obj
     chosen = WorkerSettings(**{"final_fence_s": 0.2, "checkpoint_interval_s": 3600.0, **settings})  # type: ignore[arg-type]
     store = CheckpointStore(run_dir.checkpoints_path, chosen.checkpoints_kept)
     links = make_links(chosen.outbox_limit)
-    around = Surroundings(chosen, links, board, events, store, lambda: run_dir.write_status(board.status()))
+    around = Surroundings(
+        chosen,
+        links,
+        board,
+        events,
+        store,
+        lambda: run_dir.write_status(board.status()),
+        SignalReader(run_dir),
+        DeadlineBoard(run_dir),
+    )
     return SmallRun(session, assemble(session, around), links, board, events, store, run_dir)
 
 

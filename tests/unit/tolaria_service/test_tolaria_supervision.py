@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,14 +19,17 @@ from prometheus_client import CollectorRegistry
 from esper_core import leyline
 from esper_core.errors import StateConflictError, ValidationError
 from esper_core.ids import new_ulid
+from esper_core.shared_ring import RingWriter
 from esper_core.stack import ProcessIdentity
 from esper_core.telemetry import Instruments
 from support.tolaria_service import spec
 from support.waiting import await_until
 from tolaria.rundir import RunDirectory
+from tolaria.safety.deadlines import LAYOUT
 from tolaria.service.bells import Bells
 from tolaria.service.chore_process import Chores
 from tolaria.service.completion import Completion
+from tolaria.service.deadlines import DeadlineWatch
 from tolaria.service.emergencies import Emergencies, Emergency
 from tolaria.service.orders import OrderDesk
 from tolaria.service.roster import Roster
@@ -259,6 +263,31 @@ async def test_a_lower_emergency_waits_for_the_worker_and_is_cleared_after_it(ma
     orders = [order async for order in line.orders()]
     assert [order.kind for order in orders] == [leyline.ORDER_KIND_EMERGENCY, leyline.ORDER_KIND_CLEAR_EMERGENCY]
     assert orders[0].signal_id == "signal-1" and orders[0].triggered_at.seconds > 0
+
+
+@pytest.mark.req("TOL-34", "TOL-35")
+async def test_a_deadline_that_a_hanging_worker_missed_halts_its_run(make: Callable[..., Room]) -> None:
+    room = make()
+    run_id = room.submit()
+    async with room.running():
+        pid = await room.pid(run_id)
+        directory, watch = room.store.directory(run_id), DeadlineWatch(room.store, room.roster, room.emergencies)
+        await watch.look(run_id)
+        with RingWriter(directory.deadlines_path) as ring:
+            for announced in (
+                LAYOUT.pack(True, time.monotonic() - 5.0, 0.0, pid + 1),  # By a worker that is gone.
+                LAYOUT.pack(True, time.monotonic() + 60.0, 0.0, pid),
+                LAYOUT.pack(False, time.monotonic() - 5.0, 0.0, pid),
+            ):
+                ring.write(announced)
+                await watch.look(run_id)
+            assert room.registry.get_sample_value("tolaria_emergency_halts_total") in (None, 0)
+            ring.write(LAYOUT.pack(True, time.monotonic() - 5.0, 0.0, pid))
+            for _ in range(2):
+                await watch.look(run_id)
+        room.says(run_id, leyline.RUN_STATE_HALTED)
+        await await_until(lambda: ProcessIdentity.of(pid) is None, what="the worker having been ended")
+    assert room.registry.get_sample_value("tolaria_emergency_halts_total") == 1
 
 
 @pytest.mark.req("TOL-6")

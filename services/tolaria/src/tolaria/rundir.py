@@ -6,6 +6,7 @@
 - worker.json: process id, its start time, and the number of this start
 - checkpoints/: one folder per checkpoint
 - worker.log: what the worker logs
+- emergencies.ring, deadlines.ring: shared memory between service and worker on one host
 """
 
 from __future__ import annotations
@@ -75,6 +76,16 @@ class RunDirectory:
     def checkpoints_path(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def emergencies_path(self) -> Path:
+        """Ring in shared memory through which the service tells the worker of emergencies."""
+        return self.path / "emergencies.ring"
+
+    @property
+    def deadlines_path(self) -> Path:
+        """Ring in shared memory through which the worker tells the deadline of its rollback."""
+        return self.path / "deadlines.ring"
 
     @property
     def log_path(self) -> Path:

@@ -18,9 +18,10 @@ from tolaria.mediator.peer import PEER_FAILURES, Voices
 from tolaria.mediator.wake import Wake
 from tolaria.reporting.reporter import rollback_message
 from tolaria.rundir import WorkerMark
+from tolaria.safety.signals import order_of
 from tolaria.settings import WorkerSettings
 from tolaria.training.links import Links
-from tolaria.training.orders import Order, OrderOutcome
+from tolaria.training.orders import OrderOutcome
 
 _JITTER: Final = random.Random()
 _URGENT: Final = (leyline.ORDER_KIND_HALT, leyline.ORDER_KIND_EMERGENCY, leyline.ORDER_KIND_CLEAR_EMERGENCY)
@@ -130,23 +131,9 @@ class TolariaPart:
             if order is grpc.aio.EOF:
                 raise UnavailableError("Tolaria ended the link.")
             urgent = order.kind in _URGENT
-            if not self._links.inbox.post(_order(order), urgent=urgent):
+            if not self._links.inbox.post(order_of(order), urgent=urgent):
                 full = OrderOutcome(order.order_id, False, "ESP-1017", "Too many orders wait. Send it again.")
                 self._links.to_tolaria.put(full)
-
-
-def _order(message: tolaria.WorkerOrder) -> Order:
-    return Order(
-        order_id=message.order_id,
-        kind=message.kind,
-        reason=message.reason,
-        to_step=message.to_step if message.HasField("to_step") else None,
-        full=message.full,
-        level=message.level,
-        signal_id=message.signal_id,
-        origin=message.origin,
-        triggered_at_s=message.triggered_at.ToNanoseconds() / 1e9 if message.HasField("triggered_at") else None,
-    )
 
 
 def _result(outcome: OrderOutcome) -> tolaria.OrderResult:

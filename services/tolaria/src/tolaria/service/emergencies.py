@@ -16,6 +16,7 @@ from esper_core.ids import new_id
 from esper_core.logs import get_logger
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2
 from tolaria.safety.alarm import Level, require_level
+from tolaria.safety.signals import send_signal
 from tolaria.service.orders import OrderDesk
 from tolaria.service.roster import Roster
 from tolaria.service.runs import ENDED, RunStore
@@ -151,6 +152,7 @@ class Emergencies:
         return True
 
     async def _tell(self, run_id: str, emergency: Emergency) -> None:
+        self._signal(run_id, emergency)
         if emergency.level != leyline.EMERGENCY_LEVEL_HALT:
             self._desk.give(run_id, emergency.order())
             return
@@ -159,6 +161,15 @@ class Emergencies:
             task = asyncio.create_task(self._halt(run_id, emergency), name=f"halt {run_id}")
             self._halting.add(task)
             task.add_done_callback(self._halting.discard)
+
+    def _signal(self, run_id: str, emergency: Emergency) -> None:
+        """Tell a living worker through shared memory as well; the order over the link is the one that must arrive."""
+        if not self._roster.pid(run_id):
+            return
+        try:
+            send_signal(self._store.directory(run_id), emergency.order())
+        except EsperError as error:
+            _log.error("shared memory could not be used", run_id=run_id, code=error.code, reason=error.message)
 
     async def _halt(self, run_id: str, emergency: Emergency) -> None:
         """Give the order; a worker that cannot be reached is halted by a signal, which leaves a checkpoint as well."""

@@ -15,6 +15,7 @@ from esper_core.telemetry import Instruments
 from tolaria.service.bells import Bells
 from tolaria.service.chore_process import Chores
 from tolaria.service.completion import Completion
+from tolaria.service.deadlines import DeadlineWatch
 from tolaria.service.emergencies import Emergencies
 from tolaria.service.events import EventDesk
 from tolaria.service.link import WorkerLinkServicer
@@ -44,6 +45,7 @@ class Wiring:
     roster: Roster
     supervisor: Supervisor
     emergencies: Emergencies
+    deadlines: DeadlineWatch
     completion: Completion
     tally: RunTally
     lock: FileLock
@@ -66,6 +68,7 @@ class Wiring:
         roster = Roster(store, settings.max_parallel_runs)
         supervisor = Supervisor(store, roster, launcher, desk, bells, tally, _limits(settings))
         emergencies = Emergencies(store, roster, supervisor, desk, tally, settings.order_timeout_s)
+        deadlines = DeadlineWatch(store, roster, emergencies)
         chores = Chores(settings.chore_timeout_s)
         completion = Completion(chores, settings.allowed_tasks)
         steering = Steering(
@@ -98,12 +101,13 @@ class Wiring:
             WORKER_LINK,
             service_only_methods=("Attach",),
         )
-        return cls(host, store, roster, supervisor, emergencies, completion, tally, lock)
+        return cls(host, store, roster, supervisor, emergencies, deadlines, completion, tally, lock)
 
     async def serve(self) -> None:
         """Take up the runs that are there and serve until stopped."""
         self.supervisor.recover()
         self.host.run_in_background("watch over workers", self.supervisor.run)
+        self.host.run_in_background("watch over deadlines", self.deadlines.run)
         self.host.run_in_background("halt workers at the end", self._halt_at_the_end)
         self.host.run_in_background("count runs", self._count)
         self.host.on_shutdown(self.supervisor.stop)

@@ -8,13 +8,15 @@ done before the deadline and under a token that is still good; a reading that co
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from esper_core import leyline
 from esper_core.clocks import SYSTEM_CLOCK, Clock
 from esper_core.errors import EsperError
 from esper_runtime.snapshot import Snapshot
+from tolaria.safety.deadlines import DeadlineBoard
 from tolaria.state.capture import rewind_session
 from tolaria.state.checkpoints import BadCheckpoint, CheckpointStore
 from tolaria.state.ring import SnapshotRing
@@ -55,6 +57,8 @@ class Rollback:
         Of both.
     on_bad : callable
         Told about every damaged checkpoint that was passed over.
+    board : DeadlineBoard, optional
+        Where deadlines are announced to other processes; None where nobody watches.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Rollback:
         store: CheckpointStore,
         deadlines: Deadlines,
         on_bad: Callable[[BadCheckpoint], None],
+        board: DeadlineBoard | None = None,
         *,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -72,21 +77,36 @@ class Rollback:
         self._staging = Staging(store.latest_good)
         self._deadlines = deadlines
         self._on_bad = on_bad
+        self._board = board
         self._clock = clock
 
     def go_back(self, trigger: str, *, to_step: int | None = None, full: bool = False) -> RollbackDone:
         """Restore the newest good state not after `to_step`; the result says how it ended, nothing is raised."""
         began, began_at = time.perf_counter(), self._clock.wall().timestamp()
         held = None if full else self._ring.newest(to_step)
-        restored = None if held is None else self._fast(held)
-        full = restored is None or restored.step is None
-        if restored is None or restored.step is None:
-            restored = self._full(to_step, began)
+        with self._announced(began_at):
+            restored = None if held is None else self._fast(held)
+            full = restored is None or restored.step is None
+            if restored is None or restored.step is None:
+                restored = self._full(to_step, began)
         if restored.step is not None:
             self._ring.forget_after(restored.step)
             self._session.counters.rollbacks += 1
         deadline_s = self._deadlines.full_s if full else self._deadlines.fast_s
         return _done(restored, trigger, time.perf_counter() - began, began_at, deadline_s, full)
+
+    @contextmanager
+    def _announced(self, began_at: float) -> Iterator[None]:
+        """Let others know until when this must be over, whichever tier it takes."""
+        if self._board is None:
+            yield
+            return
+        full_s = self._deadlines.full_s
+        self._board.begin(self._clock.monotonic() + full_s, began_at + full_s)
+        try:
+            yield
+        finally:
+            self._board.over()
 
     def _fast(self, held: Snapshot) -> _Restored:
         return self._commit(held, leyline.ROLLBACK_OUTCOME_FAST_HIT, "memory")

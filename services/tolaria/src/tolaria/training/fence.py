@@ -12,6 +12,7 @@ from tolaria.growth.executor import DirectiveExecutor
 from tolaria.reporting.reporter import Reporter
 from tolaria.reporting.seeds import attached_states
 from tolaria.safety.emergencies import RunEmergencies
+from tolaria.safety.signals import SignalReader
 from tolaria.state.rollback import Rollback
 from tolaria.training.links import Greeting, GreetingWanted, Incoming, Links
 from tolaria.training.orders import Order, OrderOutcome, RateChange
@@ -46,6 +47,8 @@ class Fence:
         Is told.
     emergencies : RunEmergencies
         Keeps the emergency level.
+    signals : SignalReader
+        Emergencies through shared memory.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Fence:
         rollback: Rollback,
         reporter: Reporter,
         emergencies: RunEmergencies,
+        signals: SignalReader,
     ) -> None:
         self._session = session
         self._links = links
@@ -67,6 +71,7 @@ class Fence:
         self._paused = ""
         self._conservative = ""
         self._emergencies = emergencies
+        self._signals = signals
         self._answers: OrderedDict[str, OrderOutcome] = OrderedDict()
         self.heard = 0
 
@@ -104,6 +109,9 @@ class Fence:
         self._emergencies.tell_waiting(last=True)
 
     def _work_off(self) -> None:
+        if self._signals.waiting:
+            for order in self._signals.take():
+                self._obey(order)
         for item in self._links.inbox.drain():
             self._take(item)
 

@@ -20,7 +20,9 @@ from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.reporting.reporter import Reporter
 from tolaria.safety.alarm import AlarmRules
+from tolaria.safety.deadlines import DeadlineBoard
 from tolaria.safety.emergencies import RunEmergencies
+from tolaria.safety.signals import SignalReader
 from tolaria.safety.streak import FailedEpochs
 from tolaria.settings import WorkerSettings
 from tolaria.state.checkpoints import CheckpointStore
@@ -38,7 +40,7 @@ _log: Final = get_logger("tolaria.isolation")
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the training side stands in: settings, links to the mediator, where status and events go."""
+    """What the training side stands in: settings, links to the mediator and to shared memory, where events go."""
 
     settings: WorkerSettings
     links: Links
@@ -46,6 +48,8 @@ class Surroundings:
     events: EventLog
     store: CheckpointStore
     save_status: Callable[[], None]
+    signals: SignalReader
+    deadlines: DeadlineBoard
 
 
 def assemble(session: Session, around: Surroundings) -> LoopParts:
@@ -60,11 +64,12 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
         around.store,
         Deadlines(settings.fast_rollback_deadline_ms / 1000, settings.full_rollback_deadline_s),
         lambda bad: reporter.checkpoint_damaged(bad.path.name, bad.problem),
+        around.deadlines,
     )
     operations = GrowthOperations(session, links.prepared)
     executor = DirectiveExecutor(operations, lambda: session.counters.step)
     emergencies = RunEmergencies(_alarm_rules(settings), reporter)
-    fence = Fence(session, links, executor, rollback, reporter, emergencies)
+    fence = Fence(session, links, executor, rollback, reporter, emergencies, around.signals)
     prober = Prober(session, settings.probe_examples)
     evidence = EvidenceCollector(session, prober, settings.probe_fraction)
     pulse = Pulse(session, links, evidence, settings.evidence_interval_steps, settings.evidence_spacing_ms / 1000)

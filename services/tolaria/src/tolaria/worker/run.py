@@ -22,6 +22,8 @@ from tolaria.mediator.thread import Mediator
 from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.rundir import RunDirectory, RunRequest, WorkerMark
+from tolaria.safety.deadlines import DeadlineBoard
+from tolaria.safety.signals import SignalReader
 from tolaria.settings import WorkerSettings
 from tolaria.state.checkpoints import CheckpointStore
 from tolaria.training.fence import Ending
@@ -96,10 +98,7 @@ class _Start:
 
     def _take(self) -> int:
         session, begun = self._open()
-        store = self._store()
-        parts = assemble(
-            session, Surroundings(self._settings, self._links, self._board, self._events, store, self._save_status)
-        )
+        parts = assemble(session, self._surroundings())
         wiring = Wiring(
             run_facts(session),
             self._settings,
@@ -127,6 +126,18 @@ class _Start:
             self._links.to_kasmina.put(Ended(ending.how, ending.how == "halted"))
             mediator.stop()
         return 0 if ending.how == "completed" else to_exit_code(RunHaltedError(ending.reason))
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            self._settings,
+            self._links,
+            self._board,
+            self._events,
+            self._store(),
+            self._save_status,
+            SignalReader(self._run_dir),
+            DeadlineBoard(self._run_dir),
+        )
 
     def _voices(self, session: Session) -> Voices:
         return Voices(
