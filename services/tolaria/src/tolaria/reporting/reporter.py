@@ -133,20 +133,23 @@ class Reporter:
         self.refresh()
         self.tell(self._board.progress())
 
-    def checkpointed(self, record: CheckpointRecord) -> None:
-        """Tell about a checkpoint, and make the events before it durable as well."""
+    def checkpointed(self, record: CheckpointRecord, epoch: int, generation: int) -> None:
+        """Tell about a checkpoint that holds the state of an epoch and a generation."""
         self.tell(
             leyline.CheckpointInfo(
                 checkpoint_id=record.path.name,
                 step=record.step,
-                epoch=self._session.epoch,
-                generation=self._session.host.generation,
+                epoch=epoch,
+                generation=generation,
                 size_bytes=record.size_bytes,
                 created_at=to_timestamp(record.created_at),
                 good=True,
                 reason=record.reason,
             )
         )
+
+    def sync(self) -> None:
+        """Make the events up to now durable; any thread may ask for it."""
         self._events.sync()
 
     def checkpoint_damaged(self, name: str, problem: str) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_core.clocks import SYSTEM_CLOCK, Clock
-from esper_core.errors import StorageError
 from esper_core.logs import get_logger
+from esper_runtime.snapshot import Snapshot
 from tolaria.reporting.reporter import Reporter
 from tolaria.state.capture import capture_session
-from tolaria.state.checkpoints import CheckpointStore, Reason
+from tolaria.state.checkpoints import CheckpointRecord, CheckpointStore, Reason
 from tolaria.state.ring import SnapshotRing
+from tolaria.state.writer import CheckpointWriter
 from tolaria.training.session import Session
 
 _log = get_logger("state")
@@ -53,7 +54,7 @@ class StateKeeper:
     ) -> None:
         self._session = session
         self._ring = ring
-        self._store = store
+        self._writer = CheckpointWriter(store, reporter.sync)
         self._rhythm = rhythm
         self._reporter = reporter
         self._clock = clock
@@ -61,42 +62,64 @@ class StateKeeper:
 
     def start(self) -> None:
         """Keep the state from which this start of the run begins."""
-        self._ring.put(capture_session(self._session, self._reporter.elapsed_s))
+        self._ring.put(self._capture())
 
     def keep(self) -> None:
-        """Keep what is due."""
+        """Keep what is due; one capture serves both tiers."""
         step = self._session.counters.step
-        if step % self._rhythm.snapshot_steps == 0:
-            self.start()
+        if self._writer.busy:
+            self._collect()
+        snapshot = self._capture() if step % self._rhythm.snapshot_steps == 0 else None
+        if snapshot is not None:
+            self._ring.put(snapshot)
         if self._due(step):
-            self.checkpoint("interval")
+            self._begin(snapshot or self._capture(), "interval")
 
     def checkpoint(self, reason: Reason) -> None:
-        """Write a checkpoint and tell about it.
-
-        A full disk must not end a run that could go on, so for "interval" the failure is told and the next is tried.
+        """Write a checkpoint, wait until it is on disk, and tell about it.
 
         Raises
         ------
         StorageError
-            If a checkpoint that somebody relies on ("halt", "final") cannot be written.
+            If it cannot be written.
         """
+        self._begin(self._capture(), reason)
+        self._collect(wait=True)
+
+    def close(self) -> None:
+        """Wait for a checkpoint that is still being written."""
+        self._collect(wait=True)
+
+    def _capture(self) -> Snapshot:
+        return capture_session(self._session, self._reporter.elapsed_s)
+
+    def _begin(self, snapshot: Snapshot, reason: Reason) -> None:
+        # A disk that cannot keep up with the steps of a plan holds training back, else the plan would not be kept.
+        self._collect(wait=True)
         self._written_at = self._clock.monotonic()
-        snapshot = capture_session(self._session, self._reporter.elapsed_s)
-        try:
-            record = self._store.write(snapshot, reason)
-        except StorageError as error:
-            _log.error("a checkpoint could not be written", reason=reason, error=error.message)
-            self._reporter.checkpoint_damaged(f"{snapshot.step:010d}-{reason}", error.message)
-            if reason in ("halt", "final"):
-                raise
+        self._writer.begin(snapshot, reason, self._session.epoch, self._session.host.generation)
+
+    def _collect(self, *, wait: bool = False) -> None:
+        """Tell how a writing ended.
+
+        A full disk must not end a run that could go on, so for "interval" the failure is told and the next is tried.
+        """
+        written = self._writer.collect(wait=wait)
+        if written is None:
             return
-        self._reporter.checkpointed(record)
+        if isinstance(written.outcome, CheckpointRecord):
+            self._reporter.checkpointed(written.outcome, written.epoch, written.generation)
+            return
+        error, reason = written.outcome, written.reason
+        _log.error("a checkpoint could not be written", reason=reason, error=error.message)
+        self._reporter.checkpoint_damaged(f"{written.snapshot.step:010d}-{reason}", error.message)
+        if reason in ("halt", "final"):
+            raise error
 
     def _due(self, step: int) -> bool:
         age_s = self._clock.monotonic() - self._written_at
         if self._rhythm.checkpoint_steps:
             by_plan = step % self._rhythm.checkpoint_steps == 0
         else:
-            by_plan = self._session.at_epoch_end and age_s >= self._rhythm.spacing_s
-        return by_plan or age_s >= self._rhythm.longest_s
+            by_plan = self._session.at_epoch_end and age_s >= self._rhythm.spacing_s and not self._writer.busy
+        return by_plan or (age_s >= self._rhythm.longest_s and not self._writer.busy)

@@ -125,6 +125,7 @@ class _Start:
             parts.reporter.last_record()
             self._links.to_kasmina.put(Ended(ending.how, ending.how == "halted"))
             mediator.stop()
+            parts.keeper.close()
         return 0 if ending.how == "completed" else to_exit_code(RunHaltedError(ending.reason))
 
     def _surroundings(self) -> Surroundings:
