@@ -2,6 +2,7 @@
 
     python -m benchmarks                     everything: about half an hour on an otherwise idle machine
     python -m benchmarks step-overhead       a managed step against a bare loop
+    python -m benchmarks rollback            going back from memory and from disk, and checkpoint stall
     python -m benchmarks service-memory      memory and processor time of the services
     python -m benchmarks prefetch            the way to a kernel against the bare fetch
     python -m benchmarks demo-wall           the main job from a fresh clone
@@ -15,10 +16,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from benchmarks import demo_wall, prefetch, service_memory, step_overhead
+from benchmarks import demo_wall, prefetch, rollback, service_memory, step_overhead
 
 MEASUREMENTS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "step-overhead": step_overhead.main,
+    "rollback": rollback.main,
     "service-memory": service_memory.main,
     "prefetch": prefetch.main,
     "demo-wall": demo_wall.main,
