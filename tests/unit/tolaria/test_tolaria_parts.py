@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from esper_core import leyline
 from esper_core.errors import IntegrityError, UnimplementedError, ValidationError
 from esper_core.ids import new_run_id
+from esper_runtime.improvement import CurvePoint, measure_improvement
 from esper_tasks import load_task
 from support.tolaria_runs import letter_spec
 from tolaria.growth.book import SeedBook, SeedEntry
-from tolaria.growth.improvement import CurvePoint, measure_improvement
 from tolaria.mediator.queues import Inbox, LatestSlot, Outbox
 from tolaria.rundir import RunDirectory, RunRequest, WorkerMark
 from tolaria.training.statistics import LossStatistics

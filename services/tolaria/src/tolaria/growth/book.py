@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from esper_core import leyline
-from tolaria.growth.improvement import CurvePoint
+from esper_runtime.improvement import CurvePoint
 
 UNSETTLED: Final = frozenset(
     {

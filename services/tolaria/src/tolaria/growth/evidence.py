@@ -13,11 +13,11 @@ from esper_core.clocks import SYSTEM_CLOCK, Clock, to_timestamp
 from esper_runtime.blend_summary import summarise_blend
 from esper_runtime.graft import Graft
 from esper_runtime.host import Host
+from esper_runtime.improvement import CurvePoint, measure_improvement
 from esper_runtime.leaks import Leak
 from esper_runtime.naming import parent_of
 from esper_runtime.topology import GraftRecord
 from tolaria.growth.book import Contribution, SeedEntry
-from tolaria.growth.improvement import CurvePoint, measure_improvement
 from tolaria.growth.observation import Observed
 from tolaria.growth.probing import Prober
 from tolaria.training.optimizer import gradient_norm

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from esper_runtime.counterfactual import probe
+from esper_runtime.improvement import CurvePoint
 from esper_runtime.undisturbed import undisturbed
 from esper_tasks import Batch
 from tolaria.growth.book import Contribution
-from tolaria.growth.improvement import CurvePoint
 from tolaria.training.session import Session
 
 
