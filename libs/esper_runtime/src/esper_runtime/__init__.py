@@ -22,6 +22,7 @@ from esper_runtime.optim import (
     remove_seed_group,
     restore_optimizer,
 )
+from esper_runtime.own_loop import GrowthStep, HeldOut, Session
 from esper_runtime.ownership import HOST, Clash, OwnershipRegistry, UpdateValidation, seed_owner, teacher_owner
 from esper_runtime.snapshot import RandomState, Snapshot, capture, restore
 from esper_runtime.snapshot_store import read_snapshot, write_snapshot
@@ -37,6 +38,8 @@ __all__ = [
     "FlopCount",
     "Graft",
     "GraftRecord",
+    "GrowthStep",
+    "HeldOut",
     "Host",
     "IsolationGuard",
     "KernelSpec",
@@ -46,6 +49,7 @@ __all__ = [
     "OptimizerState",
     "OwnershipRegistry",
     "RandomState",
+    "Session",
     "Site",
     "SiteContract",
     "Snapshot",

@@ -118,6 +118,21 @@ def probe(
     return _summary(torch.cat(losses_with), torch.cat(losses_without), ratio, strength)
 
 
+def held_out_loss(model: nn.Module, batches: Iterable[Any], per_example_loss: PerExampleLoss) -> float:
+    """Return the mean loss of a model over held-out examples, leaving it as `probe` does.
+
+    Raises
+    ------
+    DependencyViolationError
+        If there are no batches.
+    """
+    with torch.no_grad(), undisturbed(model):
+        losses = [_losses(per_example_loss, model, batch) for batch in batches]
+    if not losses:
+        raise DependencyViolationError("A held-out loss needs at least one batch.", dependency="held-out batches")
+    return float(torch.cat(losses).mean())
+
+
 @contextmanager
 def _standing(graft: Graft, route: Route, alpha: float) -> Iterator[None]:
     former_route, former_alpha, former_value = graft.route, graft.alpha, graft.alpha_value

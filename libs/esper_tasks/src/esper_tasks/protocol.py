@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esper_runtime.contracts import Site
+from esper_runtime.own_loop import GrowthStep as GrowthStep  # noqa: PLC0414 (offered from here as well)
 from esper_tasks.parameters import Parameter, ParameterValue
 from esper_tasks.sampling import Cursor, EpochSampler, Split
 
@@ -48,28 +49,6 @@ class TaskData:
     def sampler(self, batch_size: int, cursor: Cursor | None = None) -> EpochSampler:
         """Return a sampler of the training split, at its beginning or at a cursor."""
         return EpochSampler(self.train, batch_size, self.seed, cursor)
-
-
-@dataclass(frozen=True, slots=True)
-class GrowthStep:
-    """One graft of a plan.
-
-    Parameters
-    ----------
-    at : float
-        Fraction of the budget at which to germinate, 0 to 1.
-    site : str
-        Name of the site.
-    blueprint_id : str
-        What to germinate.
-    parameters : Mapping[str, ParameterValue]
-        Parameters of the blueprint; its defaults where absent.
-    """
-
-    at: float
-    site: str
-    blueprint_id: str
-    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
