@@ -82,7 +82,7 @@ def test_a_dormant_session_trains_bit_for_bit_like_the_plain_loop() -> None:
     assert torch.equal(torch.get_rng_state(), after)
     assert not any(isinstance(module, Graft) or module._forward_hooks for module in model.modules())
     assert [list(state) for state in optimizer.state.values()] == [list(s) for s in session.optimizer.state.values()]
-    assert session.history == () and session.explain().startswith("20 steps: 0 seeds kept")
+    assert session.history == () and session.explain().startswith("steps: 20, seeds kept: 0, culled: 0")
 
 
 def test_a_seed_that_helps_goes_through_its_stages_and_is_kept() -> None:

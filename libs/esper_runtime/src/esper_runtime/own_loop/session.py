@@ -148,8 +148,8 @@ class Session:
         kept, culled = len(self._history.seeds("fossilised")), len(self._history.seeds("culled"))
         back = len(self._history.seeds("rolled_back"))
         head = (
-            f"{self._made} steps: {kept} seeds kept, {culled} culled, {back} rollbacks; "
-            f"the model has {self.host.parameter_count()} parameters."
+            f"steps: {self._made}, seeds kept: {kept}, culled: {culled}, rollbacks: {back}, "
+            f"parameters: {self.host.parameter_count()}"
         )
         return "\n".join([head, explain(self._history)]).rstrip()
 
