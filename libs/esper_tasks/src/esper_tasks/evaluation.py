@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from esper_tasks.protocol import Task
+from esper_tasks.protocol import ClassificationTask, Task
 from esper_tasks.sampling import Split
 
 
@@ -31,8 +32,16 @@ class Score:
 
 
 def mean_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the scalar that training minimises: the mean of the task's losses per example."""
+    """Return the scalar that training minimises, on the outputs' device: the mean of the task's losses per example."""
+    if targets.device != outputs.device:
+        targets = targets.to(outputs.device)
+    if _is_cross_entropy(task):
+        return F.cross_entropy(outputs, targets)  # The same gradients to the bit, with one operation less each way.
     return task.loss(outputs, targets).mean()
+
+
+def _is_cross_entropy(task: object) -> bool:
+    return getattr(type(task), "loss", None) is ClassificationTask.loss
 
 
 @torch.no_grad()

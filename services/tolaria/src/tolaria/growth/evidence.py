@@ -139,13 +139,11 @@ class EvidenceCollector:
         return 0 if leak is None else int(self._session.isolation.judge(seed_id, leak))
 
     def _seed_norm(self, seed_id: str) -> float | None:
-        norm = gradient_norm(self._session.host.graft(seed_id).seed.parameters())
-        return None if norm is None else float(norm)
+        return gradient_norm(self._session.host.graft(seed_id).seed.parameters())
 
     def _host_norm(self) -> float | None:
         found = (item.tensor for item in self._session.host.named_parameters() if item.seed_id is None)
-        norm = gradient_norm(tensor for tensor in found if isinstance(tensor, nn.Parameter))
-        return None if norm is None else float(norm)
+        return gradient_norm(tensor for tensor in found if isinstance(tensor, nn.Parameter))
 
     def _probe(self, entry: SeedEntry, record: GraftRecord, final: bool) -> Contribution | None:
         session = self._session

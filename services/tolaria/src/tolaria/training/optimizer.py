@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -69,13 +70,31 @@ def host_parameters(host: Host) -> list[nn.Parameter]:
     return [tensor for tensor in found if isinstance(tensor, nn.Parameter)]
 
 
-def gradient_norm(parameters: Iterable[Tensor]) -> Tensor | None:
-    """Return the L2 norm over all gradients as a scalar tensor, or None where there is no gradient."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+def gradient_norm(parameters: Iterable[Tensor]) -> float | None:
+    """Return the L2 norm over all gradients, or None where there is none; a single number that is not finite shows."""
+    gradients = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
     if not gradients:
         return None
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    return norm
+    if all(_is_plain(gradient) for gradient in gradients):
+        return math.sqrt(sum(_square(gradient.view(-1)) for gradient in gradients))
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+
+
+def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Drop the gradients of every group: what `zero_grad` does by default, without its profiler record."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
+def _is_plain(gradient: Tensor) -> bool:
+    # Elsewhere reading each product would wait for the device once per tensor, and half precision would overflow.
+    return gradient.is_cpu and gradient.dtype == torch.float32 and gradient.is_contiguous()
+
+
+def _square(gradient_N: Tensor) -> float:
+    # One pass through BLAS: half the price of a norm per tensor and a norm over those, with the step's data in cache.
+    return float(torch.dot(gradient_N, gradient_N))
 
 
 def _check(plan: OptimizerPlan) -> None:

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from esper_tasks import Batch, mean_loss
-from tolaria.training.optimizer import gradient_norm
+from tolaria.training.optimizer import forget_gradients, gradient_norm
 from tolaria.training.session import Session
 
 Problem = Literal["", "non_finite_loss", "non_finite_gradient", "loss_explosion"]
@@ -66,7 +66,7 @@ def training_step(session: Session, explosion_factor: float) -> StepResult:
 
 def _forward_backward(session: Session, batch: Batch) -> float:
     session.learning_rate.apply(session.optimizer, session.fraction_after_step)
-    session.optimizer.zero_grad(set_to_none=True)
+    forget_gradients(session.optimizer)
     loss: Tensor = mean_loss(session.task, session.host.model(batch.inputs), batch.targets)
     loss.backward()  # type: ignore[no-untyped-call]
     for seed_id in session.shadowed:
@@ -82,9 +82,8 @@ def _shadow_backward(session: Session, batch: Batch, seed_id: str) -> None:
 
 
 def _norm(session: Session) -> float:
-    parameters: list[nn.Parameter] = [p for group in session.optimizer.param_groups for p in group["params"]]
-    norm = gradient_norm(parameters)
-    return 0.0 if norm is None else float(norm)
+    groups = session.optimizer.param_groups
+    return gradient_norm(parameter for group in groups for parameter in group["params"]) or 0.0
 
 
 def _diagnose(session: Session, loss: float, norm: float, explosion_factor: float) -> Problem:
