@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from esper_core.errors import DependencyViolationError, ValidationError
+from esper_core.leyline import LearningRateSpec
+from support.tolaria_runs import letter_spec, open_letter
+from tolaria.service.submission import check_spec
 from tolaria.training.learning_rate import PATIENCE, LearningRate, LearningRateState
 from tolaria.training.optimizer import build_optimizer, group_view
 from tolaria.training.plan import LearningRatePlan, OptimizerPlan
+from tolaria.training.step import training_step
 
 WEIGHT = [torch.nn.Parameter(torch.ones(2))]
 fractions = st.floats(0.0, 1.0)
@@ -44,6 +51,56 @@ def test_cosine_holds_its_floor_after_the_end(fraction: float) -> None:
     assert rate.factor(1.0 + fraction) == pytest.approx(0.2)
 
 
+@pytest.mark.req("TOL-9")
+@pytest.mark.parametrize(("after", "factors"), [("hold", [1.0, 0.5, 0.0, 0.0, 0.0]), ("restart", [1, 0.5, 0, 0.5, 0])])
+def test_cosine_holds_or_restarts_after_its_period(after: str, factors: list[float]) -> None:
+    rate = LearningRate(LearningRatePlan("cosine", period=0.5, after_period=after))
+    assert [rate.factor(part / 4) for part in range(5)] == pytest.approx(factors)
+
+
+@pytest.mark.req("TOL-9")
+def test_a_restarted_cosine_begins_at_the_full_rate_and_never_ends_a_run_with_it() -> None:
+    rate = LearningRate(LearningRatePlan("cosine", warmup_fraction=0.2, floor=0.1, period=0.25, after_period="restart"))
+    steps = [rate.factor(step / 1000) for step in range(200, 1001)]
+    assert [round(steps[end], 6) for end in (200, 400, 600, 800)] == [0.1] * 4
+    assert all(steps[end + 1] > 0.999 for end in (200, 400, 600))
+
+
+@pytest.mark.req("TOL-12")
+def test_a_share_is_one_of_optimizer_steps_or_of_epochs_as_the_budget_says() -> None:
+    by_steps = open_letter(letter_spec(max_steps=400))
+    by_epochs = open_letter(letter_spec(max_steps=0, max_epochs=2))
+    per_epoch = by_epochs.sampler.batches_per_epoch
+    for done in (0, 7, per_epoch - 1, per_epoch, 2 * per_epoch - 1):
+        by_steps.counters.step = by_epochs.counters.step = done
+        assert by_steps.fraction_after_step == (done + 1) / 400
+        assert by_epochs.fraction_after_step == pytest.approx((done + 1) / (2 * per_epoch))
+
+
+@pytest.mark.req("TOL-12")
+def test_the_last_step_of_a_budget_reaches_the_end_of_the_policy() -> None:
+    session = open_letter(letter_spec(max_steps=4, learning_rate=LearningRateSpec(policy="cosine", floor=0.1)))
+    rates = []
+    while session.affords_step():
+        training_step(session, 4.0)
+        rates.append(group_view(session.optimizer, "host")["lr"] / session.plan.optimizer.learning_rate)
+    assert rates == pytest.approx([session.learning_rate.factor(step / 4) for step in (1, 2, 3, 4)])
+    assert rates[-1] == pytest.approx(0.1)
+
+
+def test_host_and_seeds_may_follow_policies_of_their_own() -> None:
+    adam = optimizer()
+    adam.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "base_lr": 0.1, "seed_id": "a"})
+    rate = LearningRate(LearningRatePlan("cosine", groups={"seeds": "plateau"}))
+    for _ in range(PATIENCE + 1):
+        rate.observe(1.0)
+    rate.apply(adam, 0.5)
+    assert [group_view(adam, name)["lr"] for name in ("host", "a")] == pytest.approx([0.05, 0.05])
+    rate.apply(adam, 1.0)
+    assert [group_view(adam, name)["lr"] for name in ("host", "a")] == pytest.approx([0.0, 0.05])
+    assert rate.factor(1.0, "a") == 0.5
+
+
 @pytest.mark.req("TOL-10")
 def test_warm_up_rises_from_its_floor() -> None:
     rate = LearningRate(LearningRatePlan("constant", warmup_fraction=0.5, warmup_floor=0.2))
@@ -56,6 +113,38 @@ def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValidationError) as refused:
         LearningRate(LearningRatePlan("triangle"))
     assert refused.value.field == "spec.learning_rate.policy" and "cosine" in refused.value.allowed
+
+
+@pytest.mark.req("TOL-11")
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"groups": {"seeds": "triangle"}}, "groups.policy"),
+        ({"groups": {"head": "cosine"}}, "groups.group"),
+        ({"after_period": "bounce"}, "after_period"),
+        ({"period": 0.0}, "period"),
+        ({"period": math.nan}, "period"),
+        ({"warmup_floor": 1.1}, "warmup_floor"),
+    ],
+)
+def test_what_a_plan_cannot_mean_is_refused(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        LearningRate(LearningRatePlan("cosine", **changes))
+    assert refused.value.field == f"spec.learning_rate.{field}"
+
+
+@pytest.mark.req("TOL-10", "TOL-9")
+def test_a_request_reaches_the_plan() -> None:
+    given = LearningRateSpec(policy="cosine", warmup_fraction=0.1, warmup_floor=0.2, period=0.5, after_period="restart")
+    given.groups.add(group="seeds", policy="constant")
+    plan = open_letter(letter_spec(learning_rate=given)).plan.learning_rate
+    assert (plan.warmup_floor, plan.period, plan.after_period) == (0.2, 0.5, "restart")
+    assert plan.groups == {"seeds": "constant"}
+    given.groups.add(group="seeds", policy="cosine")
+    with pytest.raises(ValidationError):
+        open_letter(letter_spec(learning_rate=given))
+    with pytest.raises(ValidationError):
+        check_spec(letter_spec(learning_rate=given))
 
 
 @pytest.mark.req("TOL-8")

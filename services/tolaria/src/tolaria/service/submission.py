@@ -16,7 +16,7 @@ from typing import Final
 from esper_core import leyline
 from esper_core.blueprints import load_catalogue
 from esper_core.errors import UnimplementedError, ValidationError
-from tolaria.training.plan import CONTROL_LOSS, GROWTH_POLICIES, LR_POLICIES, OPTIMIZERS
+from tolaria.training.plan import AFTER_PERIOD, CONTROL_LOSS, GROWTH_POLICIES, LR_GROUPS, LR_POLICIES, OPTIMIZERS
 
 _MOST_THREADS: Final = 256
 _MOST_COUNT: Final = 2**53
@@ -160,6 +160,28 @@ def _learning_rate(given: leyline.LearningRateSpec) -> Iterator[Problem]:
         "spec.learning_rate.floor",
         f"A learning-rate floor cannot be {given.floor}.",
         "a number from 0 to 1",
+    )
+    yield from _unless(
+        0 <= given.warmup_floor <= 1,
+        "spec.learning_rate.warmup_floor",
+        f"A warm-up cannot rise from {given.warmup_floor}.",
+        "a number from 0 to 1",
+    )
+    yield from _unless(
+        0 <= given.period <= 1,
+        "spec.learning_rate.period",
+        f"A cosine cannot take {given.period} of the budget.",
+        "a number above 0, at most 1, 0 for all of it",
+    )
+    yield from _choice("spec.learning_rate.after_period", given.after_period, ("", *AFTER_PERIOD))
+    for entry in given.groups:
+        yield from _choice("spec.learning_rate.groups.group", entry.group, LR_GROUPS)
+        yield from _choice("spec.learning_rate.groups.policy", entry.policy, LR_POLICIES)
+    yield from _unless(
+        len({entry.group for entry in given.groups}) == len(given.groups),
+        "spec.learning_rate.groups",
+        "A group has more than one learning-rate policy.",
+        "each group once",
     )
 
 

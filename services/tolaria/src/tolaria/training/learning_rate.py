@@ -1,31 +1,36 @@
 """Learning-rate policies.
 
-Every policy is a factor on a group's base rate, a function of the share of the budget that the coming step reaches
-(steps are optimizer steps, epochs are epochs; where FLOPs rule, the share is one of FLOPs):
+Every policy is a factor on a group's base rate, a function of the share of the budget that the coming step reaches.
+Where steps rule, the share is one of optimizer steps: a batch in several parts is one of them. Where epochs rule it is
+one of passes over the training split, a pass under way by its part; where FLOPs rule, one of FLOPs. The policies count
+neither steps nor epochs of their own, so that a resumed run and another batch size need nothing converted:
 
     constant   1
-    cosine     half a cosine from 1 to the floor at the end of the budget
+    cosine     half a cosine from 1 to the floor at the end of its period, by default the whole budget; after it the
+               rate holds its floor, or restarts at 1 with the next step
     step       1, then 0.1 from 50 % and 0.01 from 75 %
     plateau    halved when `PATIENCE` validation passes in a row bring no improvement
 
-Warm-up rises linearly from `warmup_floor` to 1 and stands in front of every policy.
+Warm-up rises linearly from `warmup_floor` to 1 and stands in front of every policy. Host and seeds may follow policies
+of their own; what operators, commands and rollbacks multiply comes on top.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import torch
 
 from esper_core.errors import DependencyViolationError, ValidationError
-from tolaria.training.optimizer import BASE_LR, group_name
-from tolaria.training.plan import LR_POLICIES, LearningRatePlan
+from tolaria.training.optimizer import BASE_LR, HOST_GROUP, group_name
+from tolaria.training.plan import AFTER_PERIOD, LR_GROUPS, LR_POLICIES, LearningRatePlan
 
 PATIENCE: Final = 5
 IMPROVEMENT: Final = 1e-3
+_ROUNDING: Final = 1e-9
 _STEPS: Final = ((0.75, 0.01), (0.5, 0.1))
 
 
@@ -83,17 +88,23 @@ class LearningRate:
     def __init__(self, plan: LearningRatePlan) -> None:
         _check(plan)
         self._plan = plan
-        self._policy = _POLICIES[plan.policy]
+        self._of_host, self._of_seeds = (plan.groups.get(group, plan.policy) for group in LR_GROUPS)
         self.state = LearningRateState()
 
-    def factor(self, fraction: float) -> float:
-        """Return the policy's factor for a step that reaches this share of the budget."""
+    def factor(self, fraction: float, group: str = HOST_GROUP) -> float:
+        """Return the factor of a group's policy for a step that reaches this share of the budget."""
+        return self._factor(self._policy_of(group), fraction)
+
+    def _policy_of(self, group: str) -> str:
+        return self._of_host if group == HOST_GROUP else self._of_seeds
+
+    def _factor(self, policy: str, fraction: float) -> float:
         plan = self._plan
         if fraction < plan.warmup_fraction:
             return plan.warmup_floor + (1.0 - plan.warmup_floor) * fraction / plan.warmup_fraction
         done = (fraction - plan.warmup_fraction) / (1.0 - plan.warmup_fraction)
-        shaped = self._policy(done, plan.floor)
-        return max(plan.floor, shaped * self.state.plateau) if plan.policy == "plateau" else shaped
+        shaped = _POLICIES[policy](done, plan)
+        return max(plan.floor, shaped * self.state.plateau) if policy == "plateau" else shaped
 
     def apply(self, optimizer: torch.optim.Optimizer, fraction: float) -> None:
         """Set every group's rate.
@@ -103,8 +114,8 @@ class LearningRate:
         DependencyViolationError
             If a group has no base rate: a default would train it at a rate that nobody chose.
         """
-        factor = self.factor(fraction) * self.state.scale
-        scales = self.state.group_scales
+        scale, scales = self.state.scale, self.state.group_scales
+        factors = {policy: self._factor(policy, fraction) * scale for policy in {self._of_host, self._of_seeds}}
         for group in optimizer.param_groups:
             base = group.get(BASE_LR)
             if base is None:
@@ -112,12 +123,13 @@ class LearningRate:
                     f"Optimizer group {group_name(group)!r} has no {BASE_LR}. Set it when the group is added.",
                     dependency=BASE_LR,
                 )
-            group["lr"] = base * factor * scales.get(group_name(group), 1.0)
+            name = group_name(group)
+            group["lr"] = base * factors[self._policy_of(name)] * scales.get(name, 1.0)
 
     def observe(self, validation_loss: float) -> None:
         """Tell the policy about a validation pass; only plateau listens."""
         state = self.state
-        if self._plan.policy != "plateau":
+        if "plateau" not in (self._of_host, self._of_seeds):
             return
         if validation_loss < state.best_loss * (1.0 - IMPROVEMENT):
             self.state = replace(state, best_loss=validation_loss, stale_passes=0)
@@ -147,19 +159,23 @@ class LearningRate:
         self.state = replace(self.state, group_scales=scales)
 
 
-def _constant(_done: float, _floor: float) -> float:
+def _constant(_done: float, _plan: LearningRatePlan) -> float:
     return 1.0
 
 
-def _cosine(done: float, floor: float) -> float:
-    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+def _cosine(done: float, plan: LearningRatePlan) -> float:
+    part = done / plan.period
+    if part > 1.0:
+        # The step that completes a period belongs to it, so that the last step of a run is never one at the full rate.
+        part = 1.0 if plan.after_period == "hold" else 1.0 + part - math.ceil(part - _ROUNDING)
+    return plan.floor + (1.0 - plan.floor) * 0.5 * (1.0 + math.cos(math.pi * part))
 
 
-def _step(done: float, floor: float) -> float:
-    return max(floor, next((factor for start, factor in _STEPS if done >= start), 1.0))
+def _step(done: float, plan: LearningRatePlan) -> float:
+    return max(plan.floor, next((factor for start, factor in _STEPS if done >= start), 1.0))
 
 
-_POLICIES: Final[Mapping[str, Callable[[float, float], float]]] = {
+_POLICIES: Final[Mapping[str, Callable[[float, LearningRatePlan], float]]] = {
     "constant": _constant,
     "cosine": _cosine,
     "step": _step,
@@ -168,11 +184,16 @@ _POLICIES: Final[Mapping[str, Callable[[float, float], float]]] = {
 
 
 def _check(plan: LearningRatePlan) -> None:
-    if plan.policy not in _POLICIES:
+    _check_word("policy", plan.policy, LR_POLICIES)
+    _check_word("after_period", plan.after_period, AFTER_PERIOD)
+    for group, policy in plan.groups.items():
+        _check_word("groups.group", group, LR_GROUPS)
+        _check_word("groups.policy", policy, LR_POLICIES)
+    if not 0.0 < plan.period <= 1.0:
         raise ValidationError(
-            f"Learning-rate policy {plan.policy!r} does not exist.",
-            field="spec.learning_rate.policy",
-            allowed=LR_POLICIES,
+            f"A cosine cannot take {plan.period} of the budget.",
+            field="spec.learning_rate.period",
+            allowed="a number above 0, at most 1",
         )
     if not 0.0 <= plan.warmup_fraction <= 0.5:
         raise ValidationError(
@@ -187,3 +208,10 @@ def _check(plan: LearningRatePlan) -> None:
                 field=f"spec.learning_rate.{name}",
                 allowed="a number from 0 to 1",
             )
+
+
+def _check_word(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValidationError(
+            f"A learning rate's {name} cannot be {value!r}.", field=f"spec.learning_rate.{name}", allowed=allowed
+        )

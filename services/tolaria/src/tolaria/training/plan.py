@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 OPTIMIZERS: Final = ("adam", "adamw", "sgd")
 LR_POLICIES: Final = ("constant", "cosine", "step", "plateau")
+AFTER_PERIOD: Final = ("hold", "restart")
+LR_GROUPS: Final = ("host", "seeds")
 GROWTH_POLICIES: Final = ("none", "schedule", "heuristic", "learned")
 
 CONTROL_LOSS: Final = ("continue", "halt")
@@ -43,12 +45,21 @@ class LearningRatePlan:
         Lowest factor that the policy may reach after the warm-up.
     warmup_floor : float
         Factor from which the warm-up rises.
+    period : float
+        Part of the budget after the warm-up that one cosine takes.
+    after_period : str
+        What cosine does then, one of `AFTER_PERIOD`.
+    groups : Mapping[str, str]
+        Policies of the groups in `LR_GROUPS` that do not follow `policy`.
     """
 
     policy: str = "constant"
     warmup_fraction: float = 0.0
     floor: float = 0.0
     warmup_floor: float = 0.0
+    period: float = 1.0
+    after_period: str = "hold"
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,26 @@ def _learning_rate(spec: leyline.RunSpec, defaults: TaskSpec) -> LearningRatePla
     if not spec.HasField("learning_rate"):
         return LearningRatePlan(defaults.learning_rate_policy)
     given = spec.learning_rate
-    return LearningRatePlan(given.policy, given.warmup_fraction, given.floor)
+    return LearningRatePlan(
+        given.policy,
+        given.warmup_fraction,
+        given.floor,
+        warmup_floor=given.warmup_floor,
+        period=given.period or 1.0,
+        after_period=given.after_period or "hold",
+        groups=_group_policies(given.groups),
+    )
+
+
+def _group_policies(given: Sequence[leyline.GroupLearningRate]) -> dict[str, str]:
+    policies = {entry.group: entry.policy for entry in given}
+    if len(policies) < len(given):
+        raise ValidationError(
+            "A group of the optimizer is given more than one learning-rate policy.",
+            field="spec.learning_rate.groups",
+            allowed="each group once",
+        )
+    return policies
 
 
 def _growth(spec: leyline.RunSpec, defaults: TaskSpec) -> GrowthPlan:

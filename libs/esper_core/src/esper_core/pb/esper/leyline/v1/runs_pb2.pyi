@@ -100,6 +100,32 @@ class OptimizerSpec(_message.Message):
 Global___OptimizerSpec: _TypeAlias = OptimizerSpec  # noqa: Y015
 
 @_typing.final
+class GroupLearningRate(_message.Message):
+    """Learning-rate policy of some optimizer groups."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """"host" or "seeds"."""
+    policy: _builtins.str
+    """"constant", "cosine", "step" or "plateau"."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupLearningRate: _TypeAlias = GroupLearningRate  # noqa: Y015
+
+@_typing.final
 class LearningRateSpec(_message.Message):
     """Learning-rate policy."""
 
@@ -108,22 +134,40 @@ class LearningRateSpec(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     WARMUP_FRACTION_FIELD_NUMBER: _builtins.int
     FLOOR_FIELD_NUMBER: _builtins.int
+    WARMUP_FLOOR_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    AFTER_PERIOD_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """"constant", "cosine", "step" or "plateau"."""
     warmup_fraction: _builtins.float
     """Fraction of the budget spent warming up, 0 to 0.5."""
     floor: _builtins.float
     """Lowest factor, 0 to 1."""
+    warmup_floor: _builtins.float
+    """Factor from which the warm-up rises, 0 to 1."""
+    period: _builtins.float
+    """Part of the budget after the warm-up that one cosine takes, up to 1; 0 means all of it."""
+    after_period: _builtins.str
+    """What cosine does after its period: "hold" its floor or "restart"; empty means "hold"."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupLearningRate]:
+        """Policies of single groups; the others follow `policy`."""
+
     def __init__(
         self,
         *,
         policy: _builtins.str = ...,
         warmup_fraction: _builtins.float = ...,
         floor: _builtins.float = ...,
+        warmup_floor: _builtins.float = ...,
+        period: _builtins.float = ...,
+        after_period: _builtins.str = ...,
+        groups: _abc.Iterable[Global___GroupLearningRate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["floor", b"floor", "policy", b"policy", "warmup_fraction", b"warmup_fraction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_period", b"after_period", "floor", b"floor", "groups", b"groups", "period", b"period", "policy", b"policy", "warmup_floor", b"warmup_floor", "warmup_fraction", b"warmup_fraction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
