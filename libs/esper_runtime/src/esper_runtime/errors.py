@@ -18,6 +18,7 @@ __all__ = [
     "IsolationViolationError",
     "KernelFormatError",
     "MissingLogitsError",
+    "OptimizerRebuildError",
     "OwnershipConflictError",
     "SeedStateError",
     "SiteContractError",
@@ -55,6 +56,10 @@ class IsolationViolationError(StateConflictError):
 
 class TopologyMismatchError(StateConflictError):
     """A snapshot or export belongs to a host of another shape."""
+
+
+class OptimizerRebuildError(StateConflictError):
+    """An optimizer would not take a seed's parameters as a group of its own."""
 
 
 class KernelFormatError(IntegrityError):

@@ -21,6 +21,8 @@ from esper_runtime.ownership import seed_owner
 
 SEED_KEY: Final = "seed_id"
 Scalar = int | float | bool | str | None
+_ELEMENTWISE: Final = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"})
+"""State that has one entry per entry of its parameter; torch takes any shape here and fails, or worse, at a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +95,34 @@ def capture_optimizer(host: Host, optimizer: Optimizer) -> OptimizerState:
     return OptimizerState(groups, tensors, scalars)
 
 
-def check_optimizer(names: set[str], saved: OptimizerState) -> None:
-    """Refuse a saved state that names parameters outside a topology.
+def check_optimizer(parameters: Mapping[str, Tensor], saved: OptimizerState, optimizer: Optimizer) -> None:
+    """Refuse a saved state that does not fit these parameters or this kind of optimizer; nothing is changed.
 
     Raises
     ------
     TopologyMismatchError
-        Naming what is missing.
+        Naming what is missing, what has another shape, or which settings another kind of optimizer would need.
     """
-    wanted = {name for group, _ in saved.groups for name in group} | set(saved.tensors)
-    missing = sorted(wanted - names)
-    if missing:
-        raise TopologyMismatchError(f"The saved optimizer names parameters that do not exist: {', '.join(missing)}.")
+    named = [name for group, _ in saved.groups for name in group]
+    _refuse("names parameters that do not exist", ({*named} | {*saved.tensors}) - {*parameters})
+    _refuse("has parameters in more than one group", {name for name in named if named.count(name) > 1})
+    _refuse("has moments of another shape for", _misshapen(parameters, saved))
+    for _, options in saved.groups:
+        _refuse(f"is of another kind than {type(optimizer).__name__}: it lacks", {*optimizer.defaults} - {*options})
+
+
+def _refuse(what: str, names: set[str]) -> None:
+    if names:
+        raise TopologyMismatchError(f"The saved optimizer {what}: {', '.join(sorted(names))}.")
+
+
+def _misshapen(parameters: Mapping[str, Tensor], saved: OptimizerState) -> set[str]:
+    return {
+        f"{name} ({key})"
+        for name, tensors in saved.tensors.items()
+        for key in _ELEMENTWISE & tensors.keys()
+        if tensors[key].shape != parameters[name].shape
+    }
 
 
 def restore_optimizer(host: Host, optimizer: Optimizer, saved: OptimizerState) -> None:
@@ -113,10 +131,10 @@ def restore_optimizer(host: Host, optimizer: Optimizer, saved: OptimizerState) -
     Raises
     ------
     TopologyMismatchError
-        If a saved name is not in the model; the optimizer is untouched then.
+        If the saved state does not fit; the optimizer is untouched then.
     """
     parameters = {found.name: found.tensor for found in host.named_parameters()}
-    check_optimizer(set(parameters), saved)
+    check_optimizer(parameters, saved, optimizer)
     optimizer.param_groups[:] = [
         {"params": [parameters[name] for name in group], **copy.deepcopy(dict(options))}
         for group, options in saved.groups

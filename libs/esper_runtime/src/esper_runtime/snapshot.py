@@ -111,7 +111,7 @@ def restore(
     seeds = _seeds_for(host, snapshot.topology)
     _check_tensors(host, snapshot, seeds)
     if optimizer is not None and snapshot.optimizer is not None:
-        check_optimizer(set(snapshot.parameters), snapshot.optimizer)
+        check_optimizer(snapshot.parameters, snapshot.optimizer, optimizer)
     rebuild(host, snapshot.topology, seeds)
     for found in host.named_parameters():
         found.tensor.grad = None

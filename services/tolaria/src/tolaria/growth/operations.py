@@ -7,12 +7,13 @@ from typing import Final
 
 from esper_core import leyline
 from esper_core.blending import BlendSpec, blend_from_message
-from esper_core.errors import DependencyViolationError, ValidationError
+from esper_core.clocks import SYSTEM_CLOCK, Clock
+from esper_core.errors import DependencyViolationError, EsperError, ValidationError
 from esper_runtime.errors import MissingLogitsError
-from esper_runtime.optim import add_seed_group, remove_seed_group
 from tolaria.growth.book import SeedEntry
 from tolaria.growth.leftovers import is_attached, left_behind
 from tolaria.growth.prepared import PreparedKernel, PreparedKernels
+from tolaria.training.regrouping import Regrouping
 from tolaria.training.session import Session
 
 
@@ -27,9 +28,10 @@ class GrowthOperations:
         Kernels that may be attached.
     """
 
-    def __init__(self, session: Session, prepared: PreparedKernels) -> None:
+    def __init__(self, session: Session, prepared: PreparedKernels, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._session = session
         self._prepared = prepared
+        self._regrouping = Regrouping(session, clock=clock)
         self._chosen_blends: dict[str, leyline.BlendConfig] = {}
         self._frozen: set[str] = set()
         kinds: Mapping[int, Callable[[leyline.Directive], bool]] = {
@@ -82,7 +84,7 @@ class GrowthOperations:
         """
         session = self._session
         session.host.cull(seed_id)
-        remove_seed_group(session.optimizer, seed_id)
+        self._regrouping.remove(seed_id)
         session.topology_changed()
         self._forget(seed_id)
         if seed_id in session.book.entries:
@@ -97,6 +99,7 @@ class GrowthOperations:
             raise DependencyViolationError(
                 f"No kernel is prepared for seed {seed_id}. Prepare it before attaching it.", dependency="kernel"
             )
+        self._regrouping.check()
         session.host.germinate(
             directive.site,
             kernel.module,
@@ -104,11 +107,18 @@ class GrowthOperations:
             blend=_blend(directive.blend) if directive.HasField("blend") else None,
             kernel=kernel.spec,
         )
-        add_seed_group(session.host, session.optimizer, seed_id)
+        self._take_into_optimizer(seed_id)
         session.topology_changed()
         session.book.put(self._entry(directive, kernel))
         self._prepared.discard(seed_id)
         return False
+
+    def _take_into_optimizer(self, seed_id: str) -> None:
+        try:
+            self._regrouping.add(seed_id)
+        except EsperError:
+            self._session.host.cull(seed_id)
+            raise
 
     def _entry(self, directive: leyline.Directive, kernel: PreparedKernel) -> SeedEntry:
         session = self._session
@@ -177,7 +187,7 @@ class GrowthOperations:
                 field="seed_id",
                 allowed="a culled seed",
             )
-        remove_seed_group(self._session.optimizer, seed_id)
+        self._regrouping.remove(seed_id)
         self._forget(seed_id)
         return not self.left_behind(seed_id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from google.protobuf.message import Message
 
@@ -16,6 +16,7 @@ from tolaria.reporting.layers import layer_records, topology_digest
 from tolaria.reporting.records import StepRecord
 from tolaria.reporting.seeds import seed_states, settled_states
 from tolaria.state.checkpoints import CheckpointRecord
+from tolaria.training.optimizer import HOST_GROUP, group_view
 from tolaria.training.orders import RollbackDone
 from tolaria.training.session import Session
 from tolaria.training.step import StepResult
@@ -187,7 +188,7 @@ class Reporter:
 
     def _metrics(self) -> dict[str, float | int | None]:
         session, last, statistics = self._session, self._last, self._session.statistics
-        group = session.optimizer.param_groups[0]
+        group = group_view(session.optimizer, HOST_GROUP)
         before, self._last_ewma = self._last_ewma, statistics.loss_ewma
         known = before is not None and statistics.loss_ewma is not None
         return {
@@ -224,7 +225,7 @@ def rollback_message(done: RollbackDone) -> leyline.RollbackReport:
     return report
 
 
-def _momentum(group: dict[str, object]) -> float | None:
+def _momentum(group: Mapping[str, object]) -> float | None:
     betas = group.get("betas")
     if isinstance(betas, tuple):
         return float(betas[0])
