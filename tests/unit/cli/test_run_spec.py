@@ -15,6 +15,10 @@ def test_a_bare_task_leaves_everything_else_to_its_defaults() -> None:
     assert not spec.flops_budget
 
 
+def test_a_batch_may_go_through_in_parts() -> None:
+    assert run_spec(RunOptions("letter", batch_size=64, gradient_accumulation=4)).gradient_accumulation == 4
+
+
 @pytest.mark.parametrize(
     ("text", "field", "value"),
     [("width=24", "integer", 24), ("lr=1e-3", "real", 1e-3), ("size=big", "text", "big"), ("tied=true", "flag", True)],

@@ -36,6 +36,8 @@ class RunOptions:
         Learning-rate policy.
     batch_size : int
         Examples per step.
+    gradient_accumulation : int
+        Parts in which a batch goes through the model.
     sites, blueprints : tuple[str, ...]
         Where and with what it may grow; empty means everything allowed.
     max_seeds, max_parameters : int
@@ -65,6 +67,7 @@ class RunOptions:
     optimizer: str = ""
     schedule: str = ""
     batch_size: int = 0
+    gradient_accumulation: int = 0
     sites: tuple[str, ...] = ()
     blueprints: tuple[str, ...] = ()
     max_seeds: int = 0
@@ -95,6 +98,7 @@ def run_spec(options: RunOptions) -> leyline.RunSpec:
         max_epochs=options.epochs,
         flops_budget=options.flops,
         batch_size=options.batch_size,
+        gradient_accumulation=options.gradient_accumulation,
         random_seed=options.random_seed,
         device=options.device,
         label=options.label,

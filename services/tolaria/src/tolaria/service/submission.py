@@ -87,6 +87,12 @@ def _numbers(spec: leyline.RunSpec) -> Iterator[Problem]:
         f"1 to {_MOST_THREADS}, 0 for 1",
     )
     yield from _unless(
+        not spec.batch_size or spec.batch_size % (spec.gradient_accumulation or 1) == 0,
+        "spec.gradient_accumulation",
+        f"A batch of {spec.batch_size} examples has no {spec.gradient_accumulation} equal parts.",
+        f"a divisor of {spec.batch_size}, the batch size",
+    )
+    yield from _unless(
         spec.random_seed < _SEED_LIMIT,
         "spec.random_seed",
         f"spec.random_seed is {spec.random_seed}.",

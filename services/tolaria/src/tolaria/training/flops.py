@@ -31,19 +31,22 @@ class FlopMeter:
     task : Task
         Gives the loss.
     sample : Batch
-        A full batch of real examples, on the model's device.
+        Real examples, as many as go through the model at once, on the model's device.
+    parts : int
+        How many such passes make an optimizer step.
     """
 
-    def __init__(self, task: Task, sample: Batch) -> None:
+    def __init__(self, task: Task, sample: Batch, parts: int = 1) -> None:
         self._task = task
         self._sample = sample
+        self._parts = parts
         self._known: dict[str, StepCost] = {}
 
     def cost(self, key: str, model: nn.Module) -> StepCost:
         """Return the cost of a model, measured without a trace when the key is new."""
         if key not in self._known:
             count = count_flops(model, self._sample, backward=True, loss=self._loss)
-            self._known[key] = StepCost(count.total, count.forward // len(self._sample))
+            self._known[key] = StepCost(count.total * self._parts, count.forward // len(self._sample))
         return self._known[key]
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -32,7 +32,8 @@ def open_session(plan: RunPlan, task: Task) -> Session:
     model.train()
     data = task.data(plan.random_seed)
     sampler = data.sampler(plan.batch_size)
-    head = data.train.head(plan.batch_size)
+    # What goes through the model at once: a whole batch might not fit where somebody asked for parts.
+    head = data.train.head(plan.batch_size // plan.gradient_accumulation)
     sample = Batch(head.inputs.to(device), head.targets.to(device))
     host = Host(model, _sites(plan, list(task.sites(model))), sample.inputs)
     session = Session(
@@ -43,7 +44,7 @@ def open_session(plan: RunPlan, task: Task) -> Session:
         optimizer=build_optimizer(plan.optimizer, host_parameters(host)),
         learning_rate=LearningRate(plan.learning_rate),
         sampler=sampler,
-        meter=FlopMeter(task, sample),
+        meter=FlopMeter(task, sample, plan.gradient_accumulation),
         device=device,
     )
     session.counters.parameters_initial = host.parameter_count()

@@ -100,3 +100,4 @@ class RunPlan:
     validation_interval_steps: int = 0
     start_from: str = ""
     topology_only: bool = False
+    gradient_accumulation: int = 1

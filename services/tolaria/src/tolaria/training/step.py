@@ -1,12 +1,20 @@
-"""One optimizer step: batch, forward, backward, check, update. Nothing else happens here."""
+"""One optimizer step: batch, forward, backward, check, update. Nothing else happens here.
+
+A batch may go through the model in equal parts, whose gradients add up to those of the whole. That happens within one
+step: no fence, snapshot or checkpoint lies between two parts, so there is no half-accumulated state to keep. A step
+that fails in any part leaves weights and moments as they were, and is made again from its first part. Batch statistics,
+where a model has any, are those of a part.
+"""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from esper_tasks import Batch, mean_loss
@@ -67,18 +75,31 @@ def training_step(session: Session, explosion_factor: float) -> StepResult:
 def _forward_backward(session: Session, batch: Batch) -> float:
     session.learning_rate.apply(session.optimizer, session.fraction_after_step)
     forget_gradients(session.optimizer)
-    loss: Tensor = mean_loss(session.task, session.host.model(batch.inputs), batch.targets)
-    loss.backward()  # type: ignore[no-untyped-call]
+    parts = session.plan.gradient_accumulation
+    if parts == 1:
+        return _part_backward(session, batch, 1.0)
+    return sum(_part_backward(session, part, 1.0 / parts) for part in _in_parts(batch, parts))
+
+
+def _in_parts(batch: Batch, count: int) -> Iterator[Batch]:
+    size = len(batch) // count
+    for inputs, targets in zip(torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True):
+        yield Batch(inputs, targets)
+
+
+def _part_backward(session: Session, batch: Batch, share: float) -> float:
+    loss = _backward(session, batch, share)
     for seed_id in session.shadowed:
-        _shadow_backward(session, batch, seed_id)
-    return float(loss.detach())
+        # A seed in shadow gets its gradient; nothing else gets any from this pass.
+        with session.host.shadow(seed_id):
+            _backward(session, batch, share)
+    return float(loss.detach()) * share
 
 
-def _shadow_backward(session: Session, batch: Batch, seed_id: str) -> None:
-    """Give a seed in shadow its gradient; nothing else gets any from this pass."""
-    with session.host.shadow(seed_id):
-        loss: Tensor = mean_loss(session.task, session.host.model(batch.inputs), batch.targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+def _backward(session: Session, batch: Batch, share: float) -> Tensor:
+    loss: Tensor = mean_loss(session.task, session.host.model(batch.inputs), batch.targets)
+    (loss if share == 1.0 else loss * share).backward()  # type: ignore[no-untyped-call]
+    return loss
 
 
 def _norm(session: Session) -> float:

@@ -42,10 +42,11 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
     """
     defaults = task.default_spec()
     _check_bounds(spec)
+    batch_size = spec.batch_size or defaults.batch_size
     return RunPlan(
         run_id=run_id,
         task=spec.task,
-        batch_size=spec.batch_size or defaults.batch_size,
+        batch_size=batch_size,
         budget=_budget(spec, defaults),
         optimizer=_optimizer(spec, defaults),
         learning_rate=_learning_rate(spec, defaults),
@@ -59,6 +60,7 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         validation_interval_steps=spec.validation_interval_steps,
         start_from=spec.start_from,
         topology_only=spec.topology_only,
+        gradient_accumulation=_parts(spec.gradient_accumulation or 1, batch_size),
     )
 
 
@@ -81,6 +83,16 @@ def task_parameters(parameters: Sequence[leyline.TaskParameter]) -> dict[str, Pa
             )
         values[parameter.name] = getattr(parameter, kind)
     return values
+
+
+def _parts(parts: int, batch_size: int) -> int:
+    if batch_size % parts:
+        raise ValidationError(
+            f"A batch of {batch_size} examples has no {parts} equal parts.",
+            field="spec.gradient_accumulation",
+            allowed=f"a divisor of {batch_size}, the batch size",
+        )
+    return parts
 
 
 def _check_bounds(spec: leyline.RunSpec) -> None:
