@@ -61,6 +61,9 @@ coverage: setup ## Unit tests with a coverage report
 bench: setup ## Measure step overhead and the memory of the services
 	$(BIN)/python -m benchmarks $(ARGS)
 
+bench-growth: setup ## Measure whether growing pays, in minutes (ARGS=--short: half a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks growth $(ARGS)
+
 ##@ Checks
 
 lint: setup ## Style, formatting and import rules
@@ -113,5 +116,5 @@ help: ## This list
 	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test setup demo-short up down test-unit test-integration test-chaos soak coverage bench lint format types \
+.PHONY: demo test setup demo-short up down test-unit test-integration test-chaos soak coverage bench bench-growth lint format types \
         docs-check traceability proto proto-check proto-image docs constraints clean help
