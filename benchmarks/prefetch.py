@@ -224,8 +224,8 @@ def report(figures: Mapping[str, Any]) -> Report:
     first = measured["first time"]
     findings = [
         f"With {figures['concurrency']} requests at a time, the bare fetch takes {bare['p50_ms']:.1f} ms (p50). "
-        f"Proving and building adds {proof:.1f} ms, with the look-up in Urza before it that makes {look:.1f} ms, and with "
-        f"the way over the bus instead {bus:.1f} ms.",
+        f"Proving and building adds {proof:.1f} ms, with the look-up in Urza before it that makes {look:.1f} ms, and "
+        f"with the way over the bus instead {bus:.1f} ms.",
         f"A kernel that has to be made and assessed first takes {first['p50_ms'] / 1000:.1f} s (p50 of "
         f"{first['requests']}): that is why runs ask for their kernels ahead.",
         f"Kernels of {figures['bytes'][0] / 1024:.0f} to {figures['bytes'][-1] / 1024:.0f} KiB.",

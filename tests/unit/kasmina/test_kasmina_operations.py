@@ -148,7 +148,7 @@ def blends(blend: Blend | None) -> Command:
     ("command", "words"),
     [
         (blends(None), "needs a blend configuration"),
-        (blends(replace(HALFWAY, target_alpha=0.0)), "would never blend"),
+        (blends(replace(HALFWAY, target_alpha=0.0)), "target_alpha cannot be 0.0"),
         (blends(replace(HALFWAY, mode=leyline.BLEND_MODE_CHANNEL)), "blend.alpha_vec"),
         (seed_command(leyline.SEED_OPERATION_ADVANCE, SEED, 1, resume=True), "goes on by itself"),
         (seed_command(leyline.SEED_OPERATION_CULL, f"{RUN}/hidden/9", 1), "has no seed"),
