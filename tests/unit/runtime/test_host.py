@@ -12,6 +12,7 @@ from esper_core.errors import AlreadyExistsError, ValidationError
 from esper_runtime import HOST, BlendSpec, Host, Site, SiteContract, modes, seed_owner, stages
 from esper_runtime.errors import (
     BlendError,
+    MissingLogitsError,
     OwnershipConflictError,
     SeedStateError,
     SiteContractError,
@@ -187,6 +188,22 @@ def test_every_mode_blends_in_the_forward_pass(mode: int) -> None:
     host.set_stage(SEED, stages.SHADOWING)
     host.set_confidence_logits(SEED, plain.detach())
     assert host.model(x).shape == plain.shape and not torch.equal(host.model(x), plain)
+
+
+@pytest.mark.req("KAS-3")
+def test_the_logits_of_a_former_step_gate_nothing() -> None:
+    host = tiny_host()
+    grow(host, blend=BlendSpec(modes.CONFIDENCE, **EXTRA[modes.CONFIDENCE]))  # type: ignore[arg-type]
+    host.set_stage(SEED, stages.SHADOWING)
+    x, _ = batch()
+    host.advance(1)
+    host.set_confidence_logits(SEED, torch.zeros(len(x), 3))
+    host.model(x)
+    host.advance(1)
+    host.model(x)
+    host.advance(2)
+    with pytest.raises(MissingLogitsError):
+        host.model(x)
 
 
 @pytest.mark.req("KAS-1")

@@ -132,8 +132,10 @@ class Host(Surgery):
         (self._held.add if held else self._held.discard)(seed_id)
 
     def advance(self, step: int) -> None:
-        """Move every alpha that is on its way to its value at this optimizer step."""
+        """Move every alpha that is on its way to its value at this step, and forget the logits of a former one."""
         elapsed = 0 if self._last_step is None else max(0, step - self._last_step)
+        if step != self._last_step:
+            self._forget_logits()
         self._last_step = step
         for seed_id, record in self._records.items():
             if record.ramp is None or record.stage != stages.BLENDING:
@@ -144,7 +146,16 @@ class Host(Surgery):
                 self._grafts[seed_id].set_alpha(record.ramp.value(step))
 
     def set_confidence_logits(self, seed_id: str, logits_BK: Tensor | None) -> None:
-        """Hand over the policy's logits for the next batch, as CONFIDENCE blending needs them."""
+        """Hand over the policy's logits for the batch of this step, as CONFIDENCE blending needs them.
+
+        Parameters
+        ----------
+        seed_id : str
+            The seed.
+        logits_BK : Tensor, optional
+            One row per sample; they are forgotten when `advance` begins another step, because the logits of a former
+            batch would gate the wrong samples without anybody noticing.
+        """
         self.graft(seed_id).logits_BK = logits_BK
 
     def cull(self, seed_id: str) -> None:
@@ -196,6 +207,10 @@ class Host(Surgery):
             finally:
                 graft.route = route
                 graft.set_alpha(alpha)
+
+    def _forget_logits(self) -> None:
+        for graft in self._grafts.values():
+            graft.logits_BK = None
 
     def _alpha_for(self, former: GraftRecord, stage: int, isolation: int, alpha: float | None) -> float:
         if stage == stages.GERMINATED:
