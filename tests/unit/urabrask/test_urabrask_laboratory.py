@@ -158,10 +158,16 @@ async def test_what_comes_back_from_a_child_needs_no_torch_to_be_read(laboratory
     assert not [argument for _, argument, _ in seen if isinstance(argument, str) and argument.startswith("torch")]
 
 
-def kill_children() -> None:
-    for child in multiprocessing.active_children():
-        if child.name == "urabrask-trial-child":
-            child.kill()
+def kill_children() -> set[int]:
+    """Kill the children on trial and return their process ids."""
+    children = [child for child in multiprocessing.active_children() if child.name == "urabrask-trial-child"]
+    for child in children:
+        child.kill()
+    return {child.pid or 0 for child in children}
+
+
+def alive() -> set[int]:
+    return {child.pid or 0 for child in multiprocessing.active_children() if child.name == "urabrask-trial-child"}
 
 
 async def test_a_trial_whose_process_dies_gets_one_more_chance() -> None:
@@ -170,10 +176,12 @@ async def test_a_trial_whose_process_dies_gets_one_more_chance() -> None:
         weights = await laboratory.make(SLOW, 1)
         for deaths, survives in ((1, True), (2, False)):
             trial = asyncio.create_task(laboratory.benchmark(SLOW, weights.data, [2]))
+            killed: set[int] = set()
             for _ in range(deaths):
-                await await_until(lambda: laboratory.busy, 60.0, what="a trial that runs")
-                kill_children()
-                await await_until(lambda: not laboratory.busy, 60.0, what="the death being noticed")
+                await await_until(
+                    lambda known=killed: laboratory.busy and bool(alive() - known), 60.0, what="a trial in a new child"
+                )
+                killed |= kill_children()
             if survives:
                 assert (await trial)[0].batch_size == 2
             else:
