@@ -76,8 +76,8 @@ class Bench:
     urza: Any
     channel: Any
     emitter: TelemetryEmitter
-    tables: Mapping[str, KernelTable]
-    loaders: Mapping[str, KernelLoadManager]
+    tables: dict[str, KernelTable]
+    loaders: dict[str, KernelLoadManager]
     kernels: dict[KernelKey, Kernel]
     warm: KernelSource
 

@@ -80,6 +80,7 @@ class StreamRuntime:
     mute: bool = False
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     blueprint_ids: tuple[str, ...] = (BLUEPRINT, "norm.v1")
+    teacher_id: str = ""
 
     async def connect(self, channel: grpc.aio.Channel) -> kasmina_pb2.Welcome:
         """Open a stream, say hello, and return the welcome."""
@@ -117,6 +118,7 @@ class StreamRuntime:
             global_step=self.step,
             steps_per_epoch=20,
             host_layers=LAYERS,
+            teacher_id=self.teacher_id,
         )
 
     def of(self, kind: str) -> list[Any]:

@@ -16,7 +16,6 @@ from esper_core.errors import (
     NotFoundError,
     PermissionDeniedError,
     StateConflictError,
-    UnimplementedError,
     ValidationError,
 )
 from esper_core.ids import new_run_id
@@ -304,9 +303,34 @@ async def test_a_registry_is_reset_only_after_its_run_has_ended(run: StreamRunti
         await stub.ResetRegistry(request)
 
 
-async def test_what_comes_later_says_so(channel: EsperChannel) -> None:
-    with pytest.raises(UnimplementedError, match="later"), mapped_errors("kasmina"):
-        request = kasmina_pb2.ResetTeacherRequest(training_run_id=new_run_id())
+@pytest.mark.req("KAS-13", "KAS-28")
+async def test_a_teacher_is_reset_in_its_runtime_and_only_once(run: StreamRuntime, channel: EsperChannel) -> None:
+    stub = kasmina_pb2_grpc.ExecutorStub(channel)
+    request = kasmina_pb2.ResetTeacherRequest(training_run_id=run.run_id, reason="It teaches nonsense.")
+    assert not (await stub.ResetTeacher(request)).had_teacher
+    for teacher in ("first", "second"):
+        run.cut()
+        run.teacher_id = teacher
+        await run.connect(channel)
+    assert (await stub.ResetTeacher(request)).had_teacher
+    await await_until(lambda: run.of("teacher_reset"), what="the order to the runtime")
+    told = run.of("teacher_reset")
+    assert [(one.teacher_id, one.reason) for one in told] == [("second", "It teaches nonsense.")]
+    assert not (await stub.ResetTeacher(request)).had_teacher
+    with pytest.raises(NotFoundError), mapped_errors("kasmina"):
+        await stub.ResetTeacher(kasmina_pb2.ResetTeacherRequest(training_run_id=new_run_id()))
+
+
+@pytest.mark.req("KAS-28")
+async def test_a_teacher_whose_runtime_is_away_is_not_reset_behind_its_back(
+    run: StreamRuntime, channel: EsperChannel
+) -> None:
+    run.cut()
+    run.teacher_id = "mentor"
+    await run.connect(channel)
+    await run.close()
+    with pytest.raises(StateConflictError, match="not connected"), mapped_errors("kasmina"):
+        request = kasmina_pb2.ResetTeacherRequest(training_run_id=run.run_id)
         await kasmina_pb2_grpc.ExecutorStub(channel).ResetTeacher(request)
 
 

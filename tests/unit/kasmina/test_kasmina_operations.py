@@ -292,3 +292,13 @@ def test_g5_names_what_was_left_behind_and_the_site_stays_shut_until_it_is_gone(
     assert run.stage(SEED) == DORMANT
     passed = run.of(f.GateJudged)[-1].verdict
     assert passed.passed and all(one.passed for one in passed.thresholds)
+
+
+def test_what_only_the_runtime_knows_to_be_kept_stays_kept_after_the_end_of_its_run() -> None:
+    run = at(TRAINING)
+    run.held[SEED].stage = FOSSILIZED
+    run.connect()
+    run.take(run.executor.ended("completed", False))
+    assert run.stage(SEED) == TERMINATED
+    run.connect()
+    assert run.stage(SEED) == FOSSILIZED and SEED in run.held

@@ -30,6 +30,7 @@ class RunOpened:
     step: int
     at: datetime
     allow_restricted: bool = False
+    teacher_id: str = ""
     kind: Literal["run_opened"] = "run_opened"
 
 
@@ -195,6 +196,17 @@ class CommandDecided:
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherReset:
+    """The teacher of the run is to go."""
+
+    run_id: str
+    teacher_id: str
+    reason: str
+    at: datetime
+    kind: Literal["teacher_reset"] = "teacher_reset"
+
+
+@dataclass(frozen=True, slots=True)
 class RunClosed:
     """The run is over; `resumable` says whether it may come back."""
 
@@ -221,5 +233,6 @@ Fact = (
     | PairEmbargoed
     | SeedClosed
     | CommandDecided
+    | TeacherReset
     | RunClosed
 )

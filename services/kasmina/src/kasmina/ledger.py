@@ -24,6 +24,8 @@ class RunLedger:
         Last reading; not journalled, because the next hello brings them again.
     final : bool
         Whether the run waits at its last fence.
+    teacher_id : str
+        Teacher that takes part, by the last hello; there is one at most, and a new one replaces it.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -37,6 +39,7 @@ class RunLedger:
         self.seeds: dict[str, Seed] = {}
         self.embargoes: dict[tuple[str, str], Embargo] = {}
         self.outcomes: dict[str, bool] = {}
+        self.teacher_id = ""
 
     @property
     def total_steps(self) -> int:
@@ -84,7 +87,7 @@ class RunLedger:
 
     @_apply.register
     def _(self, fact: f.RunOpened) -> None:
-        self.opened, self.ended, self.final = fact, None, False
+        self.opened, self.ended, self.final, self.teacher_id = fact, None, False, fact.teacher_id
         self.read_clock(fact.step, fact.generation, fact.step // max(1, fact.steps_per_epoch))
 
     @_apply.register
@@ -161,5 +164,9 @@ class RunLedger:
             self._change(outcome.seed_id, outcomes=(*seed.outcomes, outcome)[-64:])
 
     @_apply.register
+    def _(self, fact: f.TeacherReset) -> None:
+        self.teacher_id = ""
+
+    @_apply.register
     def _(self, fact: f.RunClosed) -> None:
-        self.ended = fact
+        self.ended, self.teacher_id = fact, ""

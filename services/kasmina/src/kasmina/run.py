@@ -43,6 +43,7 @@ class Greeting:
     isolation: int
     host_layers: tuple[str, ...]
     allow_restricted: bool = False
+    teacher_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,13 @@ class RunExecutor:
         turn.emit(f.RunClosed(self.ledger.run_id, reason, resumable, turn.now))
         return tuple(turn.facts)
 
+    def reset_teacher(self, reason: str) -> Facts:
+        """Let the teacher go; nothing follows where there is none."""
+        turn, teacher_id = self._turn(), self.ledger.teacher_id
+        if teacher_id:
+            turn.emit(f.TeacherReset(self.ledger.run_id, teacher_id, reason, turn.now))
+        return tuple(turn.facts)
+
     def _turn(self) -> Turn:
         return Turn(self.ledger, self._rules, self._clock.wall(), self._mint)
 
@@ -231,4 +239,5 @@ def _opened(greeting: Greeting, turn: Turn) -> f.RunOpened:
         step=greeting.step,
         at=turn.now,
         allow_restricted=greeting.allow_restricted,
+        teacher_id=greeting.teacher_id,
     )

@@ -103,8 +103,8 @@ class Seed:
     @property
     def kept(self) -> bool:
         """Whether it is part of its host, also after its run."""
-        fossil = self.stage == TERMINATED and any(move.to_stage == FOSSILIZED for move in self.transitions)
-        return self.stage == FOSSILIZED or fossil
+        before = self.transitions[-1].from_stage if self.stage == TERMINATED else self.stage
+        return before == FOSSILIZED
 
     def dwell(self, step: int) -> int:
         """Return the steps spent in its stage; a run that went back in time does not make it negative."""

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from esper_core import leyline
-from esper_core.errors import StateConflictError, UnimplementedError, ValidationError
+from esper_core.errors import StateConflictError, ValidationError
 from esper_core.guard import require_id
 from esper_core.pb.esper.kasmina.v1 import kasmina_pb2, kasmina_pb2_grpc
 from kasmina.catalogue import Catalogue
@@ -99,7 +99,9 @@ class ExecutorServicer(kasmina_pb2_grpc.ExecutorServicer):
     async def ResetTeacher(  # noqa: D102
         self, request: kasmina_pb2.ResetTeacherRequest, context: Context
     ) -> kasmina_pb2.ResetTeacherResponse:
-        raise UnimplementedError("Teachers are part of the contract and arrive later; there is none to reset.")
+        session = self._registry.find(require_id("training_run_id", request.training_run_id))
+        had_teacher = await session.reset_teacher(request.reason or "An operator reset it.")
+        return kasmina_pb2.ResetTeacherResponse(had_teacher=had_teacher)
 
     def _record(self, seed: Seed, session: RunSession) -> kasmina_pb2.SeedRecord:
         item = self._catalogue.get(seed.blueprint_id)

@@ -114,6 +114,18 @@ class RunSession:
         """Close the run."""
         await self._work(lambda: self.executor.ended(reason, resumable))
 
+    async def reset_teacher(self, reason: str) -> bool:
+        """Let the runtime's teacher go and return whether there was one.
+
+        Raises
+        ------
+        StateConflictError
+            If there is one and its runtime is not connected, so that nobody would let it go.
+        """
+        if self.executor.ledger.teacher_id and not self.connected:
+            raise StateConflictError(f"The runtime of run {self.run_id} is not connected. Try again when it is.")
+        return bool(await self._work(lambda: self.executor.reset_teacher(reason)))
+
     def close(self) -> None:
         """Let go of the journal."""
         self._journal.close()

@@ -158,6 +158,10 @@ class Telemetry:
         self.event("seed_closed", INFO, fact.why, ledger.run_id, seed_id=fact.seed_id)
 
     @_tell.register
+    def _(self, fact: f.TeacherReset, ledger: RunLedger) -> None:
+        self.event("teacher_reset", WARNING, fact.reason, fact.run_id, teacher_id=fact.teacher_id)
+
+    @_tell.register
     def _(self, fact: f.RunClosed, ledger: RunLedger) -> None:
         self.event("run_closed", INFO, fact.reason, fact.run_id, resumable=str(fact.resumable).lower())
 

@@ -11,7 +11,7 @@ from esper_core.pb.esper.kasmina.v1 import kasmina_pb2
 from kasmina.convert.commands import outcome_to_message
 from kasmina.convert.directives import directive_to_message
 from kasmina.convert.seeds import gate_to_message, transition_to_message
-from kasmina.facts import CommandDecided, DirectiveIssued, Fact, GateJudged, StageMoved
+from kasmina.facts import CommandDecided, DirectiveIssued, Fact, GateJudged, StageMoved, TeacherReset
 from kasmina.reconcile import Held, Note
 from kasmina.run import Boundary, Greeting
 from kasmina.sites import Site
@@ -37,6 +37,7 @@ def greeting_from_message(message: kasmina_pb2.Hello) -> Greeting:
         isolation=message.isolation,
         host_layers=tuple(message.host_layers),
         allow_restricted=message.allow_restricted,
+        teacher_id=message.teacher_id,
     )
 
 
@@ -90,6 +91,9 @@ def _response(fact: Fact) -> kasmina_pb2.ExecuteResponse | None:
         return kasmina_pb2.ExecuteResponse(outcome=outcome_to_message(fact.outcome))
     if isinstance(fact, GateJudged):
         return kasmina_pb2.ExecuteResponse(gate=gate_to_message(fact))
+    if isinstance(fact, TeacherReset):
+        reset = kasmina_pb2.TeacherReset(teacher_id=fact.teacher_id, reason=fact.reason)
+        return kasmina_pb2.ExecuteResponse(teacher_reset=reset)
     if isinstance(fact, StageMoved):
         return kasmina_pb2.ExecuteResponse(transition=transition_to_message(fact))
     return None

@@ -22,7 +22,7 @@ from tolaria.mediator.peer import PEER_FAILURES, ControlPeer, Voices
 from tolaria.mediator.wake import Wake
 from tolaria.reporting.records import RunFacts
 from tolaria.settings import WorkerSettings
-from tolaria.training.links import Greeting, GreetingWanted, Links
+from tolaria.training.links import Greeting, GreetingWanted, Links, TeacherDismissed
 
 _COMMANDS: Final = 16
 _REMEMBERED: Final = 256
@@ -196,6 +196,9 @@ class KasminaPart:
         elif kind == "transition":
             self._tell(response.transition)
             self._links.inbox.post(response.transition)
+        elif kind == "teacher_reset":
+            _log.warning(kind, teacher_id=response.teacher_reset.teacher_id, reason=response.teacher_reset.reason)
+            self._links.inbox.post(TeacherDismissed(response.teacher_reset.teacher_id))
         elif kind == "welcome":
             for note in response.welcome.notes:
                 _log.warning("reconciled", seed_id=note.seed_id, difference=note.difference, done=note.resolution)

@@ -92,6 +92,7 @@ def hello(greeting: Greeting, facts: RunFacts) -> kasmina.ExecuteRequest:
             isolation=leyline.IsolationMode.ValueType(facts.isolation),
             host_layers=facts.host_layers,
             allow_restricted=facts.allow_restricted,
+            teacher_id=greeting.teacher_id,
         )
     )
 

@@ -14,9 +14,10 @@ from tolaria.reporting.seeds import attached_states
 from tolaria.safety.emergencies import RunEmergencies
 from tolaria.safety.signals import SignalReader
 from tolaria.state.rollback import Rollback
-from tolaria.training.links import Greeting, GreetingWanted, Incoming, Links
+from tolaria.training.links import Greeting, GreetingWanted, Incoming, Links, TeacherDismissed
 from tolaria.training.orders import Order, OrderOutcome, RateChange
 from tolaria.training.session import Session
+from tolaria.training.teacher import release_teacher, teacher_of
 
 _ANSWERS: Final = 256
 _LOOK_S: Final = 0.5
@@ -126,6 +127,8 @@ class Fence:
             self._greet()
         elif isinstance(item, RateChange):
             self._session.learning_rate.rescale(item.factor, item.group)
+        elif isinstance(item, TeacherDismissed):
+            release_teacher(self._session.host.ownership, item.teacher_id)
         else:
             self._obey(item)
 
@@ -140,7 +143,11 @@ class Fence:
         """Begin the outbox anew with the inventory: it says everything that waited there, and says it as it is now."""
         session = self._session
         greeting = Greeting(
-            session.counters.step, session.host.generation, session.total_steps, attached_states(session)
+            session.counters.step,
+            session.host.generation,
+            session.total_steps,
+            attached_states(session),
+            teacher_of(session.host.ownership),
         )
         self._links.to_kasmina.clear()
         self._links.to_kasmina.put(greeting)

@@ -26,9 +26,19 @@ class Greeting:
     generation: int
     total_steps: int
     inventory: tuple[leyline.SeedState, ...]
+    teacher_id: str = ""
 
 
-Incoming: TypeAlias = leyline.Directive | leyline.SeedTransition | Order | RateChange | GreetingWanted
+@dataclass(frozen=True, slots=True)
+class TeacherDismissed:
+    """The teacher is to go at the next fence."""
+
+    teacher_id: str
+
+
+Incoming: TypeAlias = (
+    leyline.Directive | leyline.SeedTransition | Order | RateChange | GreetingWanted | TeacherDismissed
+)
 
 
 @dataclass(frozen=True, slots=True)

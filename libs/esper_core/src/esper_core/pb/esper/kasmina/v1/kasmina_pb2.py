@@ -30,7 +30,7 @@ from esper_core.pb.esper.leyline.v1 import seeds_pb2 as esper_dot_leyline_dot_v1
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65sper/kasmina/v1/kasmina.proto\x12\x10\x65sper.kasmina.v1\x1a\x1f\x65sper/leyline/v1/commands.proto\x1a\x1d\x65sper/leyline/v1/common.proto\x1a!esper/leyline/v1/directives.proto\x1a\x1c\x65sper/leyline/v1/enums.proto\x1a\x1c\x65sper/leyline/v1/seeds.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x02\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x17\n\x0ftraining_run_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12.\n\tinventory\x18\x04 \x03(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12%\n\x05sites\x18\x05 \x03(\x0b\x32\x16.esper.leyline.v1.Site\x12\x15\n\rblueprint_ids\x18\x06 \x03(\t\x12\x13\n\x0btotal_steps\x18\x07 \x01(\x04\x12\x13\n\x0bglobal_step\x18\x08 \x01(\x04\x12\x17\n\x0fsteps_per_epoch\x18\t \x01(\x04\x12\x32\n\tisolation\x18\n \x01(\x0e\x32\x1f.esper.leyline.v1.IsolationMode\x12\x13\n\x0bhost_layers\x18\x0b \x03(\t\x12\x18\n\x10\x61llow_restricted\x18\x0c \x01(\x08\"d\n\x08\x42oundary\x12\x13\n\x0bglobal_step\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x11\n\tepoch_end\x18\x04 \x01(\x08\x12\r\n\x05\x66inal\x18\x05 \x01(\x08\"-\n\x08RunEnded\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x11\n\tresumable\x18\x02 \x01(\x08\"\xc3\x02\n\x0e\x45xecuteRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.esper.kasmina.v1.HelloH\x00\x12\x36\n\x07\x63ommand\x18\x02 \x01(\x0b\x32#.esper.leyline.v1.AdaptationCommandH\x00\x12\x32\n\x08\x65vidence\x18\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.SeedEvidenceH\x00\x12\x33\n\x06result\x18\x04 \x01(\x0b\x32!.esper.leyline.v1.DirectiveResultH\x00\x12.\n\x08\x62oundary\x18\x05 \x01(\x0b\x32\x1a.esper.kasmina.v1.BoundaryH\x00\x12+\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x1a.esper.kasmina.v1.RunEndedH\x00\x42\t\n\x07request\"\xb0\x01\n\rReconcileNote\x12\x0f\n\x07seed_id\x18\x01 \x01(\t\x12\x12\n\ndifference\x18\x02 \x01(\t\x12\x12\n\nresolution\x18\x03 \x01(\t\x12\x32\n\rjournal_stage\x18\x04 \x01(\x0e\x32\x1b.esper.leyline.v1.SeedStage\x12\x32\n\rruntime_stage\x18\x05 \x01(\x0e\x32\x1b.esper.leyline.v1.SeedStage\"e\n\x07Welcome\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12.\n\x05notes\x18\x02 \x03(\x0b\x32\x1f.esper.kasmina.v1.ReconcileNote\x12\x11\n\tknown_run\x18\x03 \x01(\x08\"\x98\x02\n\x0f\x45xecuteResponse\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.esper.kasmina.v1.WelcomeH\x00\x12\x30\n\tdirective\x18\x02 \x01(\x0b\x32\x1b.esper.leyline.v1.DirectiveH\x00\x12\x33\n\x07outcome\x18\x03 \x01(\x0b\x32 .esper.leyline.v1.CommandOutcomeH\x00\x12,\n\x04gate\x18\x04 \x01(\x0b\x32\x1c.esper.leyline.v1.GateResultH\x00\x12\x36\n\ntransition\x18\x05 \x01(\x0b\x32 .esper.leyline.v1.SeedTransitionH\x00\x42\n\n\x08response\"K\n\x13\x41pplyCommandRequest\x12\x34\n\x07\x63ommand\x18\x01 \x01(\x0b\x32#.esper.leyline.v1.AdaptationCommand\"D\n\x10ListSeedsRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x17\n\x0finclude_settled\x18\x02 \x01(\x08\"\x81\x03\n\nSeedRecord\x12*\n\x05state\x18\x01 \x01(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12\x17\n\x0ftraining_run_id\x18\x02 \x01(\t\x12\x35\n\x0btransitions\x18\x03 \x03(\x0b\x32 .esper.leyline.v1.SeedTransition\x12+\n\x05gates\x18\x04 \x03(\x0b\x32\x1c.esper.leyline.v1.GateResult\x12\x32\n\x08\x63ommands\x18\x05 \x03(\x0b\x32 .esper.leyline.v1.CommandOutcome\x12:\n\rlast_evidence\x18\x06 \x01(\x0b\x32\x1e.esper.leyline.v1.SeedEvidenceH\x00\x88\x01\x01\x12\x36\n\rembargo_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x42\x10\n\x0e_last_evidenceB\x10\n\x0e_embargo_until\"@\n\x11ListSeedsResponse\x12+\n\x05seeds\x18\x01 \x03(\x0b\x32\x1c.esper.kasmina.v1.SeedRecord\"!\n\x0eGetSeedRequest\x12\x0f\n\x07seed_id\x18\x01 \x01(\t\"?\n\x14ResetRegistryRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"c\n\x15ResetRegistryResponse\x12\x15\n\rseeds_cleared\x18\x01 \x01(\r\x12\x1b\n\x13prefetches_canceled\x18\x02 \x01(\r\x12\x16\n\x0ewaits_canceled\x18\x03 \x01(\r\".\n\x13ResetTeacherRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\"+\n\x14ResetTeacherResponse\x12\x13\n\x0bhad_teacher\x18\x01 \x01(\x08\x32\x99\x04\n\x08\x45xecutor\x12R\n\x07\x45xecute\x12 .esper.kasmina.v1.ExecuteRequest\x1a!.esper.kasmina.v1.ExecuteResponse(\x01\x30\x01\x12W\n\x0c\x41pplyCommand\x12%.esper.kasmina.v1.ApplyCommandRequest\x1a .esper.leyline.v1.CommandOutcome\x12T\n\tListSeeds\x12\".esper.kasmina.v1.ListSeedsRequest\x1a#.esper.kasmina.v1.ListSeedsResponse\x12I\n\x07GetSeed\x12 .esper.kasmina.v1.GetSeedRequest\x1a\x1c.esper.kasmina.v1.SeedRecord\x12`\n\rResetRegistry\x12&.esper.kasmina.v1.ResetRegistryRequest\x1a\'.esper.kasmina.v1.ResetRegistryResponse\x12]\n\x0cResetTeacher\x12%.esper.kasmina.v1.ResetTeacherRequest\x1a&.esper.kasmina.v1.ResetTeacherResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65sper/kasmina/v1/kasmina.proto\x12\x10\x65sper.kasmina.v1\x1a\x1f\x65sper/leyline/v1/commands.proto\x1a\x1d\x65sper/leyline/v1/common.proto\x1a!esper/leyline/v1/directives.proto\x1a\x1c\x65sper/leyline/v1/enums.proto\x1a\x1c\x65sper/leyline/v1/seeds.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x02\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x17\n\x0ftraining_run_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12.\n\tinventory\x18\x04 \x03(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12%\n\x05sites\x18\x05 \x03(\x0b\x32\x16.esper.leyline.v1.Site\x12\x15\n\rblueprint_ids\x18\x06 \x03(\t\x12\x13\n\x0btotal_steps\x18\x07 \x01(\x04\x12\x13\n\x0bglobal_step\x18\x08 \x01(\x04\x12\x17\n\x0fsteps_per_epoch\x18\t \x01(\x04\x12\x32\n\tisolation\x18\n \x01(\x0e\x32\x1f.esper.leyline.v1.IsolationMode\x12\x13\n\x0bhost_layers\x18\x0b \x03(\t\x12\x18\n\x10\x61llow_restricted\x18\x0c \x01(\x08\x12\x12\n\nteacher_id\x18\r \x01(\t\"d\n\x08\x42oundary\x12\x13\n\x0bglobal_step\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x11\n\tepoch_end\x18\x04 \x01(\x08\x12\r\n\x05\x66inal\x18\x05 \x01(\x08\"-\n\x08RunEnded\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x11\n\tresumable\x18\x02 \x01(\x08\"\xc3\x02\n\x0e\x45xecuteRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.esper.kasmina.v1.HelloH\x00\x12\x36\n\x07\x63ommand\x18\x02 \x01(\x0b\x32#.esper.leyline.v1.AdaptationCommandH\x00\x12\x32\n\x08\x65vidence\x18\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.SeedEvidenceH\x00\x12\x33\n\x06result\x18\x04 \x01(\x0b\x32!.esper.leyline.v1.DirectiveResultH\x00\x12.\n\x08\x62oundary\x18\x05 \x01(\x0b\x32\x1a.esper.kasmina.v1.BoundaryH\x00\x12+\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x1a.esper.kasmina.v1.RunEndedH\x00\x42\t\n\x07request\"\xb0\x01\n\rReconcileNote\x12\x0f\n\x07seed_id\x18\x01 \x01(\t\x12\x12\n\ndifference\x18\x02 \x01(\t\x12\x12\n\nresolution\x18\x03 \x01(\t\x12\x32\n\rjournal_stage\x18\x04 \x01(\x0e\x32\x1b.esper.leyline.v1.SeedStage\x12\x32\n\rruntime_stage\x18\x05 \x01(\x0e\x32\x1b.esper.leyline.v1.SeedStage\"e\n\x07Welcome\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12.\n\x05notes\x18\x02 \x03(\x0b\x32\x1f.esper.kasmina.v1.ReconcileNote\x12\x11\n\tknown_run\x18\x03 \x01(\x08\"2\n\x0cTeacherReset\x12\x12\n\nteacher_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xd1\x02\n\x0f\x45xecuteResponse\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.esper.kasmina.v1.WelcomeH\x00\x12\x30\n\tdirective\x18\x02 \x01(\x0b\x32\x1b.esper.leyline.v1.DirectiveH\x00\x12\x33\n\x07outcome\x18\x03 \x01(\x0b\x32 .esper.leyline.v1.CommandOutcomeH\x00\x12,\n\x04gate\x18\x04 \x01(\x0b\x32\x1c.esper.leyline.v1.GateResultH\x00\x12\x36\n\ntransition\x18\x05 \x01(\x0b\x32 .esper.leyline.v1.SeedTransitionH\x00\x12\x37\n\rteacher_reset\x18\x06 \x01(\x0b\x32\x1e.esper.kasmina.v1.TeacherResetH\x00\x42\n\n\x08response\"K\n\x13\x41pplyCommandRequest\x12\x34\n\x07\x63ommand\x18\x01 \x01(\x0b\x32#.esper.leyline.v1.AdaptationCommand\"D\n\x10ListSeedsRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x17\n\x0finclude_settled\x18\x02 \x01(\x08\"\x81\x03\n\nSeedRecord\x12*\n\x05state\x18\x01 \x01(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12\x17\n\x0ftraining_run_id\x18\x02 \x01(\t\x12\x35\n\x0btransitions\x18\x03 \x03(\x0b\x32 .esper.leyline.v1.SeedTransition\x12+\n\x05gates\x18\x04 \x03(\x0b\x32\x1c.esper.leyline.v1.GateResult\x12\x32\n\x08\x63ommands\x18\x05 \x03(\x0b\x32 .esper.leyline.v1.CommandOutcome\x12:\n\rlast_evidence\x18\x06 \x01(\x0b\x32\x1e.esper.leyline.v1.SeedEvidenceH\x00\x88\x01\x01\x12\x36\n\rembargo_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x42\x10\n\x0e_last_evidenceB\x10\n\x0e_embargo_until\"@\n\x11ListSeedsResponse\x12+\n\x05seeds\x18\x01 \x03(\x0b\x32\x1c.esper.kasmina.v1.SeedRecord\"!\n\x0eGetSeedRequest\x12\x0f\n\x07seed_id\x18\x01 \x01(\t\"?\n\x14ResetRegistryRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"c\n\x15ResetRegistryResponse\x12\x15\n\rseeds_cleared\x18\x01 \x01(\r\x12\x1b\n\x13prefetches_canceled\x18\x02 \x01(\r\x12\x16\n\x0ewaits_canceled\x18\x03 \x01(\r\">\n\x13ResetTeacherRequest\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"+\n\x14ResetTeacherResponse\x12\x13\n\x0bhad_teacher\x18\x01 \x01(\x08\x32\x99\x04\n\x08\x45xecutor\x12R\n\x07\x45xecute\x12 .esper.kasmina.v1.ExecuteRequest\x1a!.esper.kasmina.v1.ExecuteResponse(\x01\x30\x01\x12W\n\x0c\x41pplyCommand\x12%.esper.kasmina.v1.ApplyCommandRequest\x1a .esper.leyline.v1.CommandOutcome\x12T\n\tListSeeds\x12\".esper.kasmina.v1.ListSeedsRequest\x1a#.esper.kasmina.v1.ListSeedsResponse\x12I\n\x07GetSeed\x12 .esper.kasmina.v1.GetSeedRequest\x1a\x1c.esper.kasmina.v1.SeedRecord\x12`\n\rResetRegistry\x12&.esper.kasmina.v1.ResetRegistryRequest\x1a\'.esper.kasmina.v1.ResetRegistryResponse\x12]\n\x0cResetTeacher\x12%.esper.kasmina.v1.ResetTeacherRequest\x1a&.esper.kasmina.v1.ResetTeacherResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,37 +38,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.kasmina.v1.kasmina_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLO']._serialized_start=245
-  _globals['_HELLO']._serialized_end=590
-  _globals['_BOUNDARY']._serialized_start=592
-  _globals['_BOUNDARY']._serialized_end=692
-  _globals['_RUNENDED']._serialized_start=694
-  _globals['_RUNENDED']._serialized_end=739
-  _globals['_EXECUTEREQUEST']._serialized_start=742
-  _globals['_EXECUTEREQUEST']._serialized_end=1065
-  _globals['_RECONCILENOTE']._serialized_start=1068
-  _globals['_RECONCILENOTE']._serialized_end=1244
-  _globals['_WELCOME']._serialized_start=1246
-  _globals['_WELCOME']._serialized_end=1347
-  _globals['_EXECUTERESPONSE']._serialized_start=1350
-  _globals['_EXECUTERESPONSE']._serialized_end=1630
-  _globals['_APPLYCOMMANDREQUEST']._serialized_start=1632
-  _globals['_APPLYCOMMANDREQUEST']._serialized_end=1707
-  _globals['_LISTSEEDSREQUEST']._serialized_start=1709
-  _globals['_LISTSEEDSREQUEST']._serialized_end=1777
-  _globals['_SEEDRECORD']._serialized_start=1780
-  _globals['_SEEDRECORD']._serialized_end=2165
-  _globals['_LISTSEEDSRESPONSE']._serialized_start=2167
-  _globals['_LISTSEEDSRESPONSE']._serialized_end=2231
-  _globals['_GETSEEDREQUEST']._serialized_start=2233
-  _globals['_GETSEEDREQUEST']._serialized_end=2266
-  _globals['_RESETREGISTRYREQUEST']._serialized_start=2268
-  _globals['_RESETREGISTRYREQUEST']._serialized_end=2331
-  _globals['_RESETREGISTRYRESPONSE']._serialized_start=2333
-  _globals['_RESETREGISTRYRESPONSE']._serialized_end=2432
-  _globals['_RESETTEACHERREQUEST']._serialized_start=2434
-  _globals['_RESETTEACHERREQUEST']._serialized_end=2480
-  _globals['_RESETTEACHERRESPONSE']._serialized_start=2482
-  _globals['_RESETTEACHERRESPONSE']._serialized_end=2525
-  _globals['_EXECUTOR']._serialized_start=2528
-  _globals['_EXECUTOR']._serialized_end=3065
+  _globals['_HELLO']._serialized_end=610
+  _globals['_BOUNDARY']._serialized_start=612
+  _globals['_BOUNDARY']._serialized_end=712
+  _globals['_RUNENDED']._serialized_start=714
+  _globals['_RUNENDED']._serialized_end=759
+  _globals['_EXECUTEREQUEST']._serialized_start=762
+  _globals['_EXECUTEREQUEST']._serialized_end=1085
+  _globals['_RECONCILENOTE']._serialized_start=1088
+  _globals['_RECONCILENOTE']._serialized_end=1264
+  _globals['_WELCOME']._serialized_start=1266
+  _globals['_WELCOME']._serialized_end=1367
+  _globals['_TEACHERRESET']._serialized_start=1369
+  _globals['_TEACHERRESET']._serialized_end=1419
+  _globals['_EXECUTERESPONSE']._serialized_start=1422
+  _globals['_EXECUTERESPONSE']._serialized_end=1759
+  _globals['_APPLYCOMMANDREQUEST']._serialized_start=1761
+  _globals['_APPLYCOMMANDREQUEST']._serialized_end=1836
+  _globals['_LISTSEEDSREQUEST']._serialized_start=1838
+  _globals['_LISTSEEDSREQUEST']._serialized_end=1906
+  _globals['_SEEDRECORD']._serialized_start=1909
+  _globals['_SEEDRECORD']._serialized_end=2294
+  _globals['_LISTSEEDSRESPONSE']._serialized_start=2296
+  _globals['_LISTSEEDSRESPONSE']._serialized_end=2360
+  _globals['_GETSEEDREQUEST']._serialized_start=2362
+  _globals['_GETSEEDREQUEST']._serialized_end=2395
+  _globals['_RESETREGISTRYREQUEST']._serialized_start=2397
+  _globals['_RESETREGISTRYREQUEST']._serialized_end=2460
+  _globals['_RESETREGISTRYRESPONSE']._serialized_start=2462
+  _globals['_RESETREGISTRYRESPONSE']._serialized_end=2561
+  _globals['_RESETTEACHERREQUEST']._serialized_start=2563
+  _globals['_RESETTEACHERREQUEST']._serialized_end=2625
+  _globals['_RESETTEACHERRESPONSE']._serialized_start=2627
+  _globals['_RESETTEACHERRESPONSE']._serialized_end=2670
+  _globals['_EXECUTOR']._serialized_start=2673
+  _globals['_EXECUTOR']._serialized_end=3210
 # @@protoc_insertion_point(module_scope)

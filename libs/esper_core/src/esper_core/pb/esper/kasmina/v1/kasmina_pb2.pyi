@@ -42,6 +42,7 @@ class Hello(_message.Message):
     ISOLATION_FIELD_NUMBER: _builtins.int
     HOST_LAYERS_FIELD_NUMBER: _builtins.int
     ALLOW_RESTRICTED_FIELD_NUMBER: _builtins.int
+    TEACHER_ID_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     training_run_id: _builtins.str
@@ -58,6 +59,8 @@ class Hello(_message.Message):
     """Isolation that the run wants in TRAINING; unspecified means freeze."""
     allow_restricted: _builtins.bool
     """Whether the run lets kernels grow whose handling class is RESTRICTED."""
+    teacher_id: _builtins.str
+    """Teacher that takes part; empty means none."""
     @_builtins.property
     def inventory(self) -> _containers.RepeatedCompositeFieldContainer[_seeds_pb2.SeedState]:
         """Seeds that the runtime holds."""
@@ -89,10 +92,11 @@ class Hello(_message.Message):
         isolation: _enums_pb2.IsolationMode.ValueType = ...,
         host_layers: _abc.Iterable[_builtins.str] | None = ...,
         allow_restricted: _builtins.bool = ...,
+        teacher_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_restricted", b"allow_restricted", "blueprint_ids", b"blueprint_ids", "generation", b"generation", "global_step", b"global_step", "host_layers", b"host_layers", "inventory", b"inventory", "isolation", b"isolation", "sites", b"sites", "steps_per_epoch", b"steps_per_epoch", "total_steps", b"total_steps", "training_run_id", b"training_run_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_restricted", b"allow_restricted", "blueprint_ids", b"blueprint_ids", "generation", b"generation", "global_step", b"global_step", "host_layers", b"host_layers", "inventory", b"inventory", "isolation", b"isolation", "sites", b"sites", "steps_per_epoch", b"steps_per_epoch", "teacher_id", b"teacher_id", "total_steps", b"total_steps", "training_run_id", b"training_run_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,6 +293,32 @@ class Welcome(_message.Message):
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
+class TeacherReset(_message.Message):
+    """The runtime is to let go of its teacher."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEACHER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    teacher_id: _builtins.str
+    """The teacher."""
+    reason: _builtins.str
+    """Why, as a sentence."""
+    def __init__(
+        self,
+        *,
+        teacher_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "teacher_id", b"teacher_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TeacherReset: _TypeAlias = TeacherReset  # noqa: Y015
+
+@_typing.final
 class ExecuteResponse(_message.Message):
     """From Kasmina to runtime."""
 
@@ -299,6 +329,7 @@ class ExecuteResponse(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
     TRANSITION_FIELD_NUMBER: _builtins.int
+    TEACHER_RESET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Answer to Hello."""
@@ -319,6 +350,10 @@ class ExecuteResponse(_message.Message):
     def transition(self) -> _seeds_pb2.SeedTransition:
         """A seed moved."""
 
+    @_builtins.property
+    def teacher_reset(self) -> Global___TeacherReset:
+        """The teacher is to go."""
+
     def __init__(
         self,
         *,
@@ -327,12 +362,13 @@ class ExecuteResponse(_message.Message):
         outcome: _commands_pb2.CommandOutcome | None = ...,
         gate: _seeds_pb2.GateResult | None = ...,
         transition: _seeds_pb2.SeedTransition | None = ...,
+        teacher_reset: Global___TeacherReset | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "gate", b"gate", "outcome", b"outcome", "response", b"response", "transition", b"transition", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "gate", b"gate", "outcome", b"outcome", "response", b"response", "teacher_reset", b"teacher_reset", "transition", b"transition", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "gate", b"gate", "outcome", b"outcome", "response", b"response", "transition", b"transition", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "gate", b"gate", "outcome", b"outcome", "response", b"response", "teacher_reset", b"teacher_reset", "transition", b"transition", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["welcome", "directive", "outcome", "gate", "transition"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["welcome", "directive", "outcome", "gate", "transition", "teacher_reset"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -562,16 +598,20 @@ class ResetTeacherRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TRAINING_RUN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     training_run_id: _builtins.str
     """The run; required."""
+    reason: _builtins.str
+    """Why, as a sentence."""
     def __init__(
         self,
         *,
         training_run_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_run_id", b"training_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "training_run_id", b"training_run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
