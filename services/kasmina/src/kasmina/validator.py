@@ -93,8 +93,7 @@ class CommandValidator:
             yield from _optimizer(payload)
         elif isinstance(payload, SeedOperation):
             if payload.resume:
-                sentence = "A move that was interrupted goes on by itself; there is nothing to take up again."
-                yield Problem("seed_operation.resume", sentence, "false")
+                yield Problem("seed_operation.resume", "A move that was interrupted goes on by itself.", "false")
             if payload.operation == leyline.SEED_OPERATION_GERMINATE:
                 yield from self._germinate(command, payload, ledger, now)
             else:
