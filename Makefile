@@ -58,11 +58,20 @@ soak: setup ## The long soaks
 coverage: setup ## Unit tests with a coverage report
 	$(PYTEST) tests/unit $(PARALLEL) -q --cov --cov-report=term $(ARGS)
 
-bench: setup ## Measure step overhead and the memory of the services
+bench: setup ## Measure everything but growth; about half an hour
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-growth: setup ## Measure whether growing pays, in minutes (ARGS=--short: half a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks growth $(ARGS)
+
+bench-step: setup ## Measure a managed step against a bare loop
+	$(BIN)/python -m benchmarks step-overhead $(ARGS)
+
+bench-rollback: setup ## Measure going back, from memory and from disk
+	$(BIN)/python -m benchmarks rollback $(ARGS)
+
+bench-prefetch: setup ## Measure what the way to a kernel adds over the bare fetch
+	$(BIN)/python -m benchmarks prefetch $(ARGS)
 
 ##@ Checks
 
@@ -116,5 +125,5 @@ help: ## This list
 	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test setup demo-short up down test-unit test-integration test-chaos soak coverage bench bench-growth lint format types \
+.PHONY: demo test setup demo-short up down test-unit test-integration test-chaos soak coverage bench bench-growth bench-step bench-rollback bench-prefetch lint format types \
         docs-check traceability proto proto-check proto-image docs constraints clean help
