@@ -58,7 +58,7 @@ soak: setup ## The long soaks
 coverage: setup ## Unit tests with a coverage report
 	$(PYTEST) tests/unit $(PARALLEL) -q --cov --cov-report=term $(ARGS)
 
-bench: setup ## Measure everything but growth; about half an hour
+bench: setup ## Measure everything; over half an hour
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-growth: setup ## Measure whether growing pays, in minutes (ARGS=--short: half a minute)
