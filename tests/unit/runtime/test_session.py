@@ -279,6 +279,30 @@ def test_an_unsettled_seed_is_settled_at_the_end_of_the_loop(tmp_path: Path) -> 
     assert torch.equal(load_exported(tmp_path / "grown")(x), model.eval()(x))
 
 
+@pytest.mark.parametrize("saved_at", [10, 23, 40])
+def test_a_saved_session_goes_on_in_another_process_bit_for_bit(saved_at: int, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    whole = session_on(tiny_model(), (*PLAN, GrowthStep(0.5, "deep", "norm.v1")))
+    run(whole, 0, saved_at)
+    whole.save(tmp_path / "saved")
+    run(whole, saved_at, 60)
+    again = session_on(tiny_model(), (*PLAN, GrowthStep(0.5, "deep", "norm.v1")))
+    first = again.resume(tmp_path / "saved")
+    assert first == (20 if saved_at == 23 else saved_at)
+    run(again, first, 60)
+    assert again.history == whole.history and again.steps_made == 60
+    assert equal_bits(state_of(again.host), state_of(whole.host))
+    found = moments(again.optimizer)
+    assert all(torch.equal(value, found[key]) for key, value in moments(whole.optimizer).items())
+
+
+def test_a_model_that_carries_seeds_is_refused() -> None:
+    session = session_on(tiny_model())
+    run(session, 0, 22)
+    with pytest.raises(ValidationError, match="resume"):
+        session_on(session.host.model)
+
+
 def test_one_seed_after_the_other_and_none_too_late() -> None:
     late = (STEPS - PACE.life) / STEPS
     plan = [*PLAN, GrowthStep(0.22, "deep", "norm.v1"), *(GrowthStep(late, "deep", "norm.v1") for _ in range(2))]

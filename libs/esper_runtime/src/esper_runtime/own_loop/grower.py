@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -17,50 +17,14 @@ from esper_runtime.host import Host
 from esper_runtime.improvement import CurvePoint, Improvement, measure_improvement
 from esper_runtime.optim import add_seed_group, remove_seed_group
 from esper_runtime.own_loop.held_out import HeldOut
-from esper_runtime.own_loop.history import History, What
+from esper_runtime.own_loop.history import History
 from esper_runtime.own_loop.judge import Finding, judge_loss, judge_merit, judge_safety
 from esper_runtime.own_loop.plan import GrowthStep, kernel_of
 from esper_runtime.own_loop.rules import Rules
 from esper_runtime.own_loop.safekeeping import finite, go_back
 from esper_runtime.own_loop.schedulers import follow_groups
-from esper_runtime.snapshot import Snapshot, capture
-
-_NEXT: Final[Mapping[int, int]] = {
-    stages.TRAINING: stages.BLENDING,
-    stages.BLENDING: stages.SHADOWING,
-    stages.SHADOWING: stages.PROBATIONARY,
-}
-_TOLD: Final[Mapping[int, tuple[What, str]]] = {
-    stages.TRAINING: ("training", "It learns at half strength while the host is frozen."),
-    stages.BLENDING: ("blending", "Its strength rises to full; the host learns again."),
-    stages.SHADOWING: ("shadowing", "It stands at full strength and is measured."),
-    stages.PROBATIONARY: ("probationary", "It must hold what it showed."),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SeedLife:
-    """The seed that is under way; replaced at every change.
-
-    Attributes
-    ----------
-    before : Snapshot
-        The state at the fence where it germinated, to which a cull returns.
-    loss_before : float
-        Held-out loss at that fence.
-    probes : tuple of Contribution
-        Counterfactuals at full alpha.
-    rollbacks : int
-        Rollbacks since it germinated.
-    """
-
-    seed_id: str
-    stage: int
-    stage_step: int
-    before: Snapshot
-    loss_before: float
-    probes: tuple[Contribution, ...] = ()
-    rollbacks: int = 0
+from esper_runtime.own_loop.seed_life import NEXT, TOLD, SeedLife, numbers_of
+from esper_runtime.snapshot import Snapshot, capture, restore
 
 
 class Grower:
@@ -95,7 +59,7 @@ class Grower:
         self.life: SeedLife | None = None
         self._schedulers, self._held_out = schedulers, held_out
         self._plan, self._steps, self._pace, self._limits = list(plan), steps, rules.pace, rules.limits
-        self._curve: list[CurvePoint] = []
+        self._whole, self._curve = tuple(plan), list[CurvePoint]()
         self._count = 0
 
     @property
@@ -142,6 +106,31 @@ class Grower:
         go_back(self.host, self.optimizer, snapshot)
         follow_groups(self._schedulers, self.optimizer)
 
+    def to_save(self, step: int) -> Snapshot:
+        """Return a state to go on from in another process; while a seed is under way, that before it germinated."""
+        live = self.life
+        snapshot = capture(self.host, step=step, optimizer=self.optimizer) if live is None else live.before
+        begun, count = len(self._whole) - len(self._plan), self._count
+        cursor = {
+            "live": live is not None,
+            "begun": begun if live is None else begun - 1,
+            "count": count if live is None else count - 1,
+            "curve": [[point.step, point.loss] for point in self._curve if point.step <= snapshot.step],
+            "events": self.history.without("" if live is None else live.seed_id),
+        }
+        return replace(snapshot, cursor=cursor)
+
+    def go_on(self, snapshot: Snapshot) -> None:
+        """Go on from a state that `to_save` returned."""
+        restore(self.host, snapshot, optimizer=self.optimizer)
+        follow_groups(self._schedulers, self.optimizer)
+        self.life, self._plan = None, list(self._whole[snapshot.cursor["begun"] :])
+        self._count = snapshot.cursor["count"]
+        self._curve = [CurvePoint(*point) for point in snapshot.cursor["curve"]]
+        self.history.replace(snapshot.cursor["events"])
+        if snapshot.cursor["live"]:
+            self._germinate_if_due(snapshot.step)
+
     def _look(self, step: int) -> None:
         loss = self._held_out.mean(self.host.model)
         self._curve.append(CurvePoint(step, loss))
@@ -184,19 +173,19 @@ class Grower:
         if stage == stages.BLENDING:
             self.host.set_blend(life.seed_id, BlendSpec(), start_step=step, end_step=step + self._pace.blending)
         self.life = replace(life, stage=stage, stage_step=step)
-        what, sentence = _TOLD[stage]
+        what, sentence = TOLD[stage]
         self.history.tell(step, what, life.seed_id, sentence, {"alpha": self.host.seed(life.seed_id).alpha})
 
     def _leave_stage(self, life: SeedLife, step: int) -> None:
         measured = probe(self.host, life.seed_id, self._held_out.batches, self._held_out.loss)
         finding = judge_safety(measured, life.loss_before, self._limits)
         if not finding.passed:
-            self.cull(step, finding.sentence, _numbers(measured))
+            self.cull(step, finding.sentence, numbers_of(measured))
             return
         if life.stage in stages.FULL_ALPHA:
             life = replace(life, probes=(*life.probes, measured))
-        if life.stage in _NEXT:
-            self._enter(life, _NEXT[life.stage], step)
+        if life.stage in NEXT:
+            self._enter(life, NEXT[life.stage], step)
         else:
             self._decide(life, measured, step)
 
@@ -205,7 +194,7 @@ class Grower:
         if finding.passed:
             self._keep(finding, measured, step)
         else:
-            self.cull(step, finding.sentence, _numbers(measured))
+            self.cull(step, finding.sentence, numbers_of(measured))
 
     def _improvement(self, life: SeedLife, measured: Contribution, step: int) -> Improvement:
         """Compare with the extrapolated curve; where it has too few points, with the loss at germination."""
@@ -217,7 +206,7 @@ class Grower:
         life = self._settle()
         self.host.fossilise(life.seed_id)
         sentence = f"{finding.sentence} It is part of the model now."
-        self.history.tell(step, "fossilised", life.seed_id, sentence, _numbers(measured))
+        self.history.tell(step, "fossilised", life.seed_id, sentence, numbers_of(measured))
 
     def _settle(self) -> SeedLife:
         life, self.life = self.life, None
@@ -225,14 +214,3 @@ class Grower:
         # The next seed is compared with what comes from here on: a graft's own drop would promise too much.
         self._curve.clear()
         return life
-
-
-def _numbers(measured: Contribution) -> dict[str, float]:
-    return {
-        "contribution": measured.mean,
-        "contribution_low": measured.low,
-        "contribution_high": measured.high,
-        "loss_with": measured.loss_with,
-        "loss_without": measured.loss_without,
-        "output_ratio": measured.output_ratio,
-    }

@@ -45,9 +45,14 @@ class Event:
             "numbers": dict(self.numbers),
         }
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Event:
+        """Read an event written by `to_dict`."""
+        return cls(**data)
+
 
 class History:
-    """Every event of a session in order; nothing is ever taken out."""
+    """Every event of a session in order."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -58,6 +63,14 @@ class History:
     def tell(self, step: int, what: What, seed_id: str, sentence: str, numbers: Mapping[str, float]) -> None:
         """Add an event."""
         self._events.append(Event(step, what, seed_id, sentence, dict(numbers)))
+
+    def without(self, seed_id: str) -> list[dict[str, Any]]:
+        """Return all events as plain data, except those of one seed."""
+        return [event.to_dict() for event in self._events if not event.seed_id or event.seed_id != seed_id]
+
+    def replace(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Take over the history of a saved session."""
+        self._events = [Event.from_dict(event) for event in events]
 
     def seeds(self, what: What) -> list[str]:
         """Return the seeds to which something happened, in order."""

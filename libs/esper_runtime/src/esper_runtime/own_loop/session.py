@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from esper_core.errors import RunFailedError, ValidationError
+from esper_core.errors import RunFailedError
 from esper_runtime.contracts import Site
 from esper_runtime.errors import UnknownSeedError
 from esper_runtime.export import export_model
 from esper_runtime.host import Host
-from esper_runtime.own_loop.grower import Grower, SeedLife
+from esper_runtime.own_loop.checks import check_model, finite_loss
+from esper_runtime.own_loop.grower import Grower
 from esper_runtime.own_loop.held_out import HeldOut
 from esper_runtime.own_loop.history import Event, History, explain
 from esper_runtime.own_loop.plan import GrowthStep, check_plan
 from esper_runtime.own_loop.rules import Rules
 from esper_runtime.own_loop.safekeeping import finite
+from esper_runtime.own_loop.seed_life import SeedLife
 from esper_runtime.snapshot import Snapshot, capture
+from esper_runtime.snapshot_store import read_snapshot, write_snapshot
 
 MAX_ROLLBACKS: Final = 3
 """Rollbacks in a row, without a good state between them, after which the session gives up."""
@@ -74,7 +76,7 @@ class Session:
         schedulers: Sequence[Any] = (),
         rules: Rules | None = None,
     ) -> None:
-        _check_model(model, steps)
+        check_model(model, steps)
         rules = rules or Rules.of_budget(steps)
         self.host, self.optimizer = Host(model, sites), optimizer
         self.host.measure(held_out.first(), held_out.loss)
@@ -112,7 +114,7 @@ class Session:
         if loss is None:
             healthy, problem = self._gradients_finite(), "A gradient is not finite."
         else:
-            healthy, problem = _finite(loss), "The loss is not finite."
+            healthy, problem = finite_loss(loss), "The loss is not finite."
         if not healthy:
             self._roll_back(problem)
         return healthy
@@ -156,6 +158,35 @@ class Session:
     def export(self, folder: Path | str, *, factory: str, kwargs: Mapping[str, Any] | None = None) -> None:
         """Write the grown model to a folder; see `export_model` for the arguments and errors."""
         export_model(self.host, Path(folder), factory=factory, kwargs=kwargs)
+
+    def save(self, folder: Path | str) -> None:
+        """Write what a new process needs to go on: topology, weights, moments, random state, plan and history.
+
+        While a seed is under way, the state from before it germinated is written, from which it will germinate again.
+        The caller saves data position and schedulers, and reads `steps_made` after `resume`.
+
+        Raises
+        ------
+        AlreadyExistsError, StorageError
+            If the folder exists or cannot be written.
+        """
+        write_snapshot(self._grower.to_save(self._made), Path(folder))
+
+    def resume(self, folder: Path | str) -> int:
+        """Go on from a folder that `save` wrote, in a new session with the same arguments; return the steps made.
+
+        Load the states of the schedulers first, so that they can follow the groups.
+
+        Raises
+        ------
+        SnapshotIntegrityError, TopologyMismatchError
+            If the folder is damaged, or belongs to another model; nothing has been changed then.
+        """
+        snapshot = read_snapshot(Path(folder))
+        self._grower.go_on(snapshot)
+        self._made, self._in_a_row = snapshot.step, 0
+        self._keep_good()
+        return self._made
 
     def __enter__(self) -> Self:
         return self
@@ -205,33 +236,3 @@ class Session:
                 f"{problem} Going back to step {snapshot.step} did not help {MAX_ROLLBACKS} times; "
                 "the model is in that good state now. Look at the data, or lower the learning rate."
             )
-
-
-def _finite(loss: Tensor | float) -> bool:
-    return math.isfinite(loss.detach().item() if isinstance(loss, Tensor) else loss)
-
-
-def _workers() -> int:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if distributed else 1
-
-
-def _check_model(model: nn.Module, steps: int) -> None:
-    if steps < 1:
-        raise ValidationError("A budget needs steps.", field="steps", allowed="a whole number of at least 1")
-    if hasattr(model, "_orig_mod"):
-        raise ValidationError(
-            "A compiled model would not notice its seeds; give the session the model itself.",
-            field="model",
-            allowed="a module that is not the result of torch.compile",
-        )
-    if (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_world_size() > 1
-    ):
-        raise ValidationError(
-            "A session grows the model of one process; several workers would grow apart.",
-            field="model",
-            allowed="a run with one process",
-        )
