@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from esper_core.errors import QuarantinedError, RunFailedError, ValidationError
 from esper_runtime import GrowthStep, HeldOut, Session, load_exported, stages
@@ -76,7 +78,11 @@ def test_a_dormant_session_trains_bit_for_bit_like_the_plain_loop() -> None:
         optimizer.step()
     after = torch.get_rng_state()
     torch.manual_seed(1)
-    session = session_on(model, (GrowthStep(0.5, "hidden", "norm.v1"),))
+    rows = list(zip(*batch(1000), strict=True))
+    # A data loader draws from torch's generator whenever it is walked.
+    held_out = HeldOut(DataLoader(rows, batch_size=16), losses)  # type: ignore[arg-type]
+    plan = (GrowthStep(0.5, "hidden", "norm.v1"),)
+    session = Session(model, SITES, adam(model), held_out=held_out, steps=STEPS, plan=plan, rules=RULES)
     run(session, 0, 20)
     assert equal_bits(model.state_dict(), bare.state_dict()) and list(model.state_dict()) == list(bare.state_dict())
     assert torch.equal(torch.get_rng_state(), after)
@@ -217,6 +223,22 @@ def test_the_session_gives_up_in_a_good_state_when_going_back_does_not_help() ->
         for _ in range(9):
             session.check(float("nan"))
     assert equal_bits(state_of(session.host), good) and told(session) == ["rolled_back"] * 4
+
+
+def test_the_session_gives_up_also_where_every_step_keeps_a_state() -> None:
+    session = session_on(tiny_model(), (), rules=Rules(replace(PACE, pulse=1)))
+    run(session, 0, 4)
+    with pytest.raises(RunFailedError):
+        for _ in range(9):
+            session.step(float("nan"))
+    assert told(session) == ["rolled_back"] * 4
+
+
+def test_several_workers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ValidationError, match="one process"):
+        session_on(tiny_model())
 
 
 def test_gradients_stand_in_for_a_loss_that_is_not_told() -> None:

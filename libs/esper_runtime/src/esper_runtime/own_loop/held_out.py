@@ -10,6 +10,7 @@ from torch import nn
 
 from esper_core.errors import ValidationError
 from esper_runtime.counterfactual import PerExampleLoss, held_out_loss
+from esper_runtime.undisturbed import preserved_random_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,9 @@ class HeldOut:
         ValidationError
             If there is none.
         """
-        for batch in self.batches:
-            return batch
+        with preserved_random_state():
+            for batch in self.batches:
+                return batch
         raise ValidationError("There are no held-out batches.", field="held_out.batches", allowed="at least one batch")
 
     def mean(self, model: nn.Module) -> float:

@@ -84,6 +84,7 @@ class Session:
         self._history = History()
         self._grower = Grower(self.host, optimizer, tuple(schedulers), held_out, plan, steps, rules, self._history)
         self._pulse, self._made, self._in_a_row = rules.pace.pulse, 0, 0
+        self._went_back = False
         self._good: tuple[Snapshot, SeedLife | None] = (capture(self.host, step=0, optimizer=optimizer), None)
 
     def step(self, loss: Tensor | float) -> bool:
@@ -125,7 +126,10 @@ class Session:
         life = self._grower.life
         self._grower.turn(self._made)
         changed = (life is None) != (self._grower.life is None)
-        if changed or self._made % self._pulse == 0:
+        # Right after a rollback there is nothing new to keep, and keeping it would look like progress.
+        due = self._made % self._pulse == 0 and not self._went_back
+        self._went_back = False
+        if changed or due:
             self._keep_good()
 
     def finish(self) -> None:
@@ -221,7 +225,7 @@ class Session:
             self._keep_good()
             return
         snapshot, kept = self._good
-        self._in_a_row += 1
+        self._in_a_row, self._went_back = self._in_a_row + 1, True
         self._grower.go_back(snapshot)
         self._grower.life = None if kept is None else replace(kept, rollbacks=kept.rollbacks + 1)
         self._history.tell(
