@@ -36,6 +36,20 @@ class TinyNet(nn.Module):
         return logits
 
 
+class Carrier(nn.Module):
+    """A host whose only site, `site`, has the shape of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.site = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scaled input, of the same shape."""
+        answer: Tensor = self.site(x * self.scale)
+        return answer
+
+
 SITES = (Site("hidden", "body", "features"), Site("deep", "middle", "features", depth=1))
 
 

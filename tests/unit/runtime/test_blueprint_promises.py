@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from esper_core import leyline
@@ -15,7 +15,7 @@ from esper_core.blueprints.messages import blueprint_from_descriptor, descriptor
 from esper_runtime import Host, Site, check_module, count_flops, load_kernel, materialise, stages
 from esper_runtime.blueprints import build, flops, parameter_count
 from esper_runtime.errors import BlueprintParameterError, SiteContractError
-from support.growth import CONTRACTS, shake
+from support.growth import CONTRACTS, Carrier, shake
 
 CATALOGUE = {blueprint.blueprint_id: blueprint for blueprint in load_catalogue()}
 OFFERED = [blueprint for blueprint in CATALOGUE.values() if not blueprint.quarantine_only]
@@ -44,20 +44,6 @@ def variants(blueprint: Blueprint, kind: str) -> list[dict[str, ParameterValue]]
     """The defaults, and each parameter at each of its edges."""
     channels = CONTRACTS[kind].channels
     return [{}, *({bound.name: value} for bound in blueprint.parameters for value in edges(bound, channels))]
-
-
-class Carrier(nn.Module):
-    """A host whose only site has the shape of its input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(1.5))
-        self.site = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scaled input, of the same shape."""
-        answer: Tensor = self.site(x * self.scale)
-        return answer
 
 
 def bits(x: Tensor) -> Tensor:
