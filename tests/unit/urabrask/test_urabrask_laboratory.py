@@ -50,7 +50,7 @@ WORST = {
     "vanishing_gradient.v1": "vanishing_gradient",
     "toxic_weights.v1": "oversized_output",
     "memory_growth.v1": "leaks_memory",
-    "oscillation.v1": "oscillates",
+    "oscillation.v1": "unsteady",
     "slow_forward.v1": "stalls",
     "shape_drift.v1": "wrong_shape",
 }

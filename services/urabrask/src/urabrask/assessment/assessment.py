@@ -71,6 +71,7 @@ def measurements_of(seen: Observations) -> tuple[Measurement, ...]:
         found.extend(_of_learning(run))
     if seen.robustness is not None:
         found.append(Measurement("robustness.contaminated", seen.robustness.contaminated))
+        found.append(Measurement("robustness.unsteady", seen.robustness.unsteady))
     found.extend(_of_precision(one) for one in seen.precisions)
     for profile in seen.profiles:
         found.extend(_of_profile(profile))

@@ -19,7 +19,7 @@ FAINT_SHARE: Final = 1e-3
 OVERSIZED_RATIO: Final = 4.0
 DIVERGED_RATIO: Final = 2.0
 RISING_SHARE: Final = 0.5
-SWINGING_SHARE: Final = 2.0
+UNSTEADY_SHARE: Final = 0.5
 ROUGH_ERROR: Final = 0.1
 SLOW_MS: Final = 50.0
 STALLED_RATIO: Final = 10.0
@@ -134,9 +134,8 @@ def oscillates(seen: Observations) -> Hazard | None:
     """Find a loss that jumps up and down instead of falling."""
     for run in seen.learning:
         if RISING_SHARE < run.rises < math.inf:
-            severity = 0.9 if run.rises > SWINGING_SHARE else 0.4
             sentence = f"Under {run.optimizer} the loss rose by {run.rises:.3g} of its first value on the way."
-            return Hazard("oscillates", sentence, severity, "Lower the learning rate of its parameter group.")
+            return Hazard("oscillates", sentence, 0.4, "Lower the learning rate of its parameter group.")
     return None
 
 
@@ -147,6 +146,16 @@ def not_repeatable(seen: Observations) -> Hazard | None:
     return Hazard(
         "not_repeatable", "The same input gives different outputs.", 0.3, "Do not trust a single probe of its worth."
     )
+
+
+def unsteady(seen: Observations) -> Hazard | None:
+    """Find outputs that change from one pass to the next while input and weights stay."""
+    if seen.robustness is None or _useless(seen) or not UNSTEADY_SHARE < seen.robustness.unsteady < math.inf:
+        return None
+    sentence = (
+        f"The same input and weights give outputs that differ by {seen.robustness.unsteady:.3g} of their strength."
+    )
+    return Hazard("unsteady", sentence, 0.9, "Never attach it: no step of learning helps the one after it.")
 
 
 def contaminates_batch(seen: Observations) -> Hazard | None:
@@ -224,6 +233,7 @@ EVERY_HAZARD: Final[tuple[Callable[[Observations], Hazard | None], ...]] = (
     diverges,
     oscillates,
     not_repeatable,
+    unsteady,
     contaminates_batch,
     overflows,
     loses_precision,

@@ -75,7 +75,7 @@ class Learning:
 
 @dataclass(frozen=True, slots=True)
 class Robustness:
-    """What bad inputs do.
+    """What bad inputs do after learning, and whether the same input does the same again.
 
     Attributes
     ----------
@@ -83,10 +83,13 @@ class Robustness:
         Share of the other examples of a batch that become non-finite when one example is.
     overflows : bool
         Whether inputs a thousand times larger than usual leave the finite numbers.
+    unsteady : float
+        Strength of the difference between two passes of the same input over the strength of the first.
     """
 
     contaminated: float
     overflows: bool
+    unsteady: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +166,8 @@ class Observations:
     profiles : tuple of Profile
         Measured speed.
     memory_growth_bytes : int, optional
-        Resident memory gained steadily by a series of training steps after the first ones: twice the gain of that half
-        of the series which gained less, so that a pool that is filled once does not count. None where it cannot be
+        Resident memory gained steadily by a series of training steps after the first ones: five times the gain of that
+        fifth of the series which gained least, so that a pool that is filled does not count. None where it cannot be
         read.
     flops_per_example : int, optional
         Forward FLOPs that the vocabulary promises; None where an extent is left open.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Final
 
 from torch import Tensor
 
 from urabrask.trial.learning import Update
 
+PARTS: Final = 5
 Reading = Callable[[], int | None]
 
 
@@ -40,6 +43,7 @@ class WatchedRule:
 
 
 def steady_growth(readings: Sequence[int]) -> int:
-    """Return twice what the half of the readings gained that gained less, and 0 where one of them gained nothing."""
-    middle = len(readings) // 2
-    return max(0, 2 * min(readings[middle] - readings[0], readings[-1] - readings[middle]))
+    """Return five times what the fifth of the series gained that gained least, at least 0."""
+    last = len(readings) - 1
+    marks = [readings[last * part // PARTS] for part in range(PARTS + 1)]
+    return max(0, PARTS * min(later - earlier for earlier, later in pairwise(marks)))

@@ -35,15 +35,16 @@ def observe_gradients(fresh: nn.Module, taught: nn.Module, contract: SiteContrac
 
 
 def observe_robustness(taught: nn.Module, contract: SiteContract, batch: int, seed: int) -> Robustness:
-    """Feed one bad example among good ones, and examples that are far too large."""
+    """Feed one bad example among good ones, examples that are far too large, and the same examples twice."""
     x = inputs(contract, max(2, batch), seed)
     poisoned = x.clone()
     poisoned[0].fill_(float("nan"))
     with torch.no_grad():
         others = taught(poisoned)[1:].flatten(1)
         overflows = not all_finite([taught(x * _LARGE)])
+        first, second = taught(x), taught(x)
     spoiled = (~torch.isfinite(others)).any(dim=1).double().mean()
-    return Robustness(float(spoiled), overflows)
+    return Robustness(float(spoiled), overflows, ratio(strength(second - first), strength(first)))
 
 
 def _backward(module: nn.Module, contract: SiteContract, batch: int, seed: int) -> tuple[bool, float, float]:
