@@ -60,13 +60,17 @@ class Laboratory:
             "urabrask-trial", max_concurrency=1, preload=calls.PRELOAD, loop=asyncio.get_running_loop()
         )
         self._turn = asyncio.Lock()
-        self.busy = False
-        """Whether a call runs in the child now."""
+        self._called = False
 
     @property
     def children_replaced(self) -> int:
         """Children that died or were killed, and were replaced."""
         return self._worker.stats().children_replaced
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs in the child now; one that is only on its way to it does not."""
+        return self._called and self._worker.stats().running > 0
 
     async def warm_up(self) -> str:
         """Start the child now; return its version of torch."""
@@ -110,7 +114,7 @@ class Laboratory:
     async def _attempt(self, function: Callable[..., T], *arguments: Any) -> T:
         # The clock starts when a child is free and warm, so that neither a queue nor an import fails a trial.
         await self._ready()
-        self.busy = True
+        self._called = True
         try:
             return await self._worker.submit_blocking(
                 function,
@@ -125,7 +129,7 @@ class Laboratory:
             # The code on trial may raise whatever it likes; here it becomes one of our errors.
             raise InternalError(f"The trial ended by an error of its own: {error!r:.300}") from error
         finally:
-            self.busy = False
+            self._called = False
 
     async def _ready(self) -> str:
         try:
