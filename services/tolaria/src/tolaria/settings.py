@@ -64,6 +64,12 @@ class WorkerSettings(PeerSettings):
         default=30.0, ge=0, description="Quiet time before the level of an emergency can be lowered."
     )
 
+    profile_from_step: int = Field(
+        default=0, ge=0, description="First step that is profiled; 0 for none. Needs TOLARIA_PROFILE_DIR."
+    )
+    profile_steps: int = Field(default=20, ge=1, le=200, description="Steps that are profiled.")
+    profile_dir: Path | None = Field(default=None, description="Folder for traces of the profiler.")
+
     checkpoint_interval_s: float = Field(
         default=10.0, gt=0, description="Longest wall time between two durable checkpoints."
     )

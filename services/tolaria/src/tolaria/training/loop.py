@@ -12,6 +12,7 @@ from tolaria.growth.probing import Prober
 from tolaria.growth.pulse import Pulse
 from tolaria.growth.settling import LastFence, abort_seed, tell_aborted
 from tolaria.reporting.reporter import Reporter
+from tolaria.safety.profiler import StepProfiler
 from tolaria.safety.streak import FailedEpochs
 from tolaria.state.keeper import StateKeeper
 from tolaria.state.recovery import Recovery
@@ -39,6 +40,7 @@ class LoopParts:
     reporter: Reporter
     links: Links
     failed_epochs: FailedEpochs
+    profiler: StepProfiler
     explosion_factor: float
 
 
@@ -91,6 +93,7 @@ class TrainingLoop:
             return ending
         if not self._session.affords_step():
             return self._finish()
+        self._parts.profiler.before_step(self._session.counters.step + 1)
         result = self._step()
         if result is not None:
             self._after(result)

@@ -22,6 +22,7 @@ from tolaria.reporting.reporter import Reporter
 from tolaria.safety.alarm import AlarmRules
 from tolaria.safety.deadlines import DeadlineBoard
 from tolaria.safety.emergencies import RunEmergencies
+from tolaria.safety.profiler import StepProfiler, Window
 from tolaria.safety.signals import SignalReader
 from tolaria.safety.streak import FailedEpochs
 from tolaria.settings import WorkerSettings
@@ -85,6 +86,11 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
         reporter=reporter,
         links=links,
         failed_epochs=FailedEpochs(settings.failed_epoch_limit),
+        profiler=StepProfiler(
+            Window.of(settings.profile_from_step, settings.profile_steps, settings.profile_dir),
+            session.plan.run_id,
+            lambda problem: emergencies.trigger(leyline.EMERGENCY_LEVEL_NOTICE, problem),
+        ),
         explosion_factor=settings.explosion_factor,
     )
 

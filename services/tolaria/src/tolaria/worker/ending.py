@@ -12,6 +12,7 @@ from tolaria.training.validation import Scores, final_test
 
 def conclude(parts: LoopParts, board: StatusBoard, ending: Ending, resumes: int) -> None:
     """Write the last checkpoint and tell how the run ended; the test split is looked at only when it completed."""
+    parts.profiler.close()
     parts.fence.close()
     if ending.how == "halted":
         parts.keeper.checkpoint("halt")
