@@ -194,6 +194,7 @@ class Reporter:
         return {
             "loss": last.loss if last else None,
             "gradient_norm": last.gradient_norm if last else None,
+            "grad_conflict_rate": last.conflict_rate if last else None,
             "samples_per_s": session.sampler.batch_size / last.seconds if last and last.seconds > 0 else None,
             "step_latency_ms": last.seconds * 1000 if last else None,
             "input_wait_ms": last.input_seconds * 1000 if last else None,

@@ -16,7 +16,15 @@ from typing import Final
 from esper_core import leyline
 from esper_core.blueprints import load_catalogue
 from esper_core.errors import UnimplementedError, ValidationError
-from tolaria.training.plan import AFTER_PERIOD, CONTROL_LOSS, GROWTH_POLICIES, LR_GROUPS, LR_POLICIES, OPTIMIZERS
+from tolaria.training.plan import (
+    AFTER_PERIOD,
+    AGGREGATIONS,
+    CONTROL_LOSS,
+    GROWTH_POLICIES,
+    LR_GROUPS,
+    LR_POLICIES,
+    OPTIMIZERS,
+)
 
 _MOST_THREADS: Final = 256
 _MOST_COUNT: Final = 2**53
@@ -102,6 +110,13 @@ def _numbers(spec: leyline.RunSpec) -> Iterator[Problem]:
 
 def _words(spec: leyline.RunSpec) -> Iterator[Problem]:
     yield from _choice("spec.on_control_loss", spec.on_control_loss, ("", *CONTROL_LOSS))
+    yield from _choice("spec.gradient_aggregation", spec.gradient_aggregation, ("", *AGGREGATIONS))
+    yield from _unless(
+        spec.gradient_aggregation != "pcgrad" or spec.gradient_accumulation > 1,
+        "spec.gradient_aggregation",
+        "Gradients of a single part cannot conflict.",
+        "pcgrad only where spec.gradient_accumulation is at least 2",
+    )
     yield from _unless(
         spec.device in ("", "cpu", "cuda") or (spec.device.startswith("cuda:") and spec.device[5:].isdigit()),
         "spec.device",

@@ -16,6 +16,7 @@ OPTIMIZERS: Final = ("adam", "adamw", "sgd")
 LR_POLICIES: Final = ("constant", "cosine", "step", "plateau")
 AFTER_PERIOD: Final = ("hold", "restart")
 LR_GROUPS: Final = ("host", "seeds")
+AGGREGATIONS: Final = ("sum", "pcgrad")
 GROWTH_POLICIES: Final = ("none", "schedule", "heuristic", "learned")
 
 CONTROL_LOSS: Final = ("continue", "halt")
@@ -101,3 +102,4 @@ class RunPlan:
     start_from: str = ""
     topology_only: bool = False
     gradient_accumulation: int = 1
+    gradient_aggregation: str = "sum"

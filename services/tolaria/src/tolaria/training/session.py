@@ -11,6 +11,7 @@ from esper_runtime.host import Host
 from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.topology import GraftRecord
 from esper_tasks import Batch, EpochSampler, Task, TaskData
+from tolaria.aggregation.pool import GradientPool
 from tolaria.growth.book import SeedBook
 from tolaria.training.budget import Spent
 from tolaria.training.flops import FlopMeter, StepCost
@@ -63,6 +64,7 @@ class Session:
     isolation: IsolationGuard = field(default_factory=IsolationGuard)
     _cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
+    _gradients: GradientPool | None = None
 
     @property
     def epoch(self) -> int:
@@ -93,10 +95,19 @@ class Session:
             self._shadowed = tuple(seed.seed_id for seed in self.host.seeds() if _in_shadow(seed))
         return self._shadowed
 
+    @property
+    def gradients(self) -> GradientPool:
+        """Where the gradients of a batch's parts are held side by side, on the present topology."""
+        if self._gradients is None:
+            owners = [group["params"] for group in self.optimizer.param_groups]
+            self._gradients = GradientPool(owners, self.plan.gradient_accumulation)
+        return self._gradients
+
     def topology_changed(self) -> None:
         """Forget what depends on the topology or on a seed's stage."""
         self._cost = None
         self._shadowed = None
+        self._gradients = None
 
     @property
     def fraction(self) -> float:

@@ -9,6 +9,7 @@ where a model has any, are those of a part.
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class StepResult:
         Wall time of the whole step.
     input_seconds : float
         Part of it spent on getting the batch.
+    conflict_rate : float or None
+        Share of the pairs of parts whose gradients point against each other; None where that was not looked at.
     problem : str
         Empty when the update was made, else why it wasn't.
     """
@@ -50,6 +53,7 @@ class StepResult:
     seconds: float
     input_seconds: float
     problem: Problem = ""
+    conflict_rate: float | None = None
 
 
 def training_step(session: Session, explosion_factor: float) -> StepResult:
@@ -57,7 +61,7 @@ def training_step(session: Session, explosion_factor: float) -> StepResult:
     began = time.perf_counter()
     batch = session.next_batch()
     fed = time.perf_counter()
-    loss = _forward_backward(session, batch)
+    loss, conflict_rate = _forward_backward(session, batch)
     norm = _norm(session)
     problem = _diagnose(session, loss, norm, explosion_factor)
     if not problem:
@@ -69,16 +73,29 @@ def training_step(session: Session, explosion_factor: float) -> StepResult:
         seconds=time.perf_counter() - began,
         input_seconds=fed - began,
         problem=problem,
+        conflict_rate=conflict_rate,
     )
 
 
-def _forward_backward(session: Session, batch: Batch) -> float:
+def _forward_backward(session: Session, batch: Batch) -> tuple[float, float | None]:
     session.learning_rate.apply(session.optimizer, session.fraction_after_step)
     forget_gradients(session.optimizer)
     parts = session.plan.gradient_accumulation
     if parts == 1:
-        return _part_backward(session, batch, 1.0)
-    return sum(_part_backward(session, part, 1.0 / parts) for part in _in_parts(batch, parts))
+        return _part_backward(session, batch, 1.0), None
+    if session.plan.gradient_aggregation == "pcgrad":
+        return _projected(session, batch, parts)
+    return sum(_part_backward(session, part, 1.0 / parts) for part in _in_parts(batch, parts)), None
+
+
+def _projected(session: Session, batch: Batch, parts: int) -> tuple[float, float]:
+    loss = 0.0
+    for index, part in enumerate(_in_parts(batch, parts)):
+        loss += _part_backward(session, part, 1.0 / parts)
+        session.gradients.take(index)
+    # A generator of each step's own: a resumed run draws what the interrupted one would have drawn.
+    order = random.Random(f"{session.plan.random_seed}/{session.counters.step}")
+    return loss, session.gradients.give(order)
 
 
 def _in_parts(batch: Batch, count: int) -> Iterator[Batch]:

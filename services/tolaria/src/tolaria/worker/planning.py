@@ -10,6 +10,7 @@ from esper_core.errors import UnimplementedError, ValidationError
 from esper_tasks import ParameterValue, Task, TaskSpec
 from tolaria.training.budget import Budget
 from tolaria.training.plan import (
+    AGGREGATIONS,
     CONTROL_LOSS,
     GROWTH_POLICIES,
     GrowthPlan,
@@ -61,6 +62,7 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         start_from=spec.start_from,
         topology_only=spec.topology_only,
         gradient_accumulation=_parts(spec.gradient_accumulation or 1, batch_size),
+        gradient_aggregation=_aggregation(spec),
     )
 
 
@@ -93,6 +95,17 @@ def _parts(parts: int, batch_size: int) -> int:
             allowed=f"a divisor of {batch_size}, the batch size",
         )
     return parts
+
+
+def _aggregation(spec: leyline.RunSpec) -> str:
+    chosen = spec.gradient_aggregation or "sum"
+    if chosen not in AGGREGATIONS or (chosen == "pcgrad" and spec.gradient_accumulation < 2):
+        raise ValidationError(
+            f"Gradients of {spec.gradient_accumulation or 1} parts cannot be aggregated by {chosen!r}.",
+            field="spec.gradient_aggregation",
+            allowed="sum, or pcgrad where spec.gradient_accumulation is at least 2",
+        )
+    return chosen
 
 
 def _check_bounds(spec: leyline.RunSpec) -> None:

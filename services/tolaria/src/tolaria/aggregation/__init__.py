@@ -1,0 +1,1 @@
+"""Several losses, one gradient: how those meet that fall on the same parameters."""
