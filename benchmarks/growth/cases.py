@@ -60,9 +60,9 @@ class Case:
 LETTER: Final = Case("letter cold", "letter", 6 * GFLOP, grid=(5e-3, 1e-2, 2e-2, 4e-2, 8e-2))
 FULL: Final[tuple[Case, ...]] = (
     LETTER,
-    Case("mnist1d cold", "mnist1d", 60 * GFLOP),
-    Case("mnist1d warm, 10 % extra", "mnist1d", 60 * GFLOP, WARM, extra=0.1),
-    Case("mnist1d warm, 30 % extra", "mnist1d", 60 * GFLOP, WARM, extra=0.3),
+    Case("mnist1d cold", "mnist1d", 30 * GFLOP),
+    Case("mnist1d warm, 10 % extra", "mnist1d", 30 * GFLOP, WARM, extra=0.1),
+    Case("mnist1d warm, 30 % extra", "mnist1d", 30 * GFLOP, WARM, extra=0.3),
     Case("kjv cold", "kjv", 500 * GFLOP),
 )
 RECORDED: Final = {

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.growth.cases import FORMS, FULL, Case, Form
-from benchmarks.growth.compare import measure
+from benchmarks.growth.compare import Comparison
 from benchmarks.growth.pages import report
 from benchmarks.growth.toxic import measure_toxic
+from benchmarks.growth.trained import Runs
 from benchmarks.report import FOLDER, Report, describe_commit
 
 TOXIC: Final = "letter toxic"
@@ -33,11 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     form: Form = "quick" if chosen.quick else "short" if chosen.short else "full"
     folder: Path = chosen.out or _PLACES[form]
     figures = _former(folder) if form == "full" else {}
-    for case in FORMS[form]:
-        if chosen.case in (None, case.name):
-            figures[case.name] = _stamped(measure(_with_seeds(case, chosen.seeds)))
+    wanted = chosen.case or [*(case.name for case in FORMS[form]), TOXIC]
+    with tempfile.TemporaryDirectory() as hosts:
+        runs = Runs(Path(hosts))
+        for case in (case for case in FORMS[form] if case.name in wanted):
+            figures[case.name] = _stamped(Comparison(_with_seeds(case, chosen.seeds), runs).measure())
             _written(figures, form, folder)
-    if chosen.case in (None, TOXIC):
+    if TOXIC in wanted:
         case = _with_seeds(FORMS[form][0], chosen.seeds)
         figures[TOXIC] = _stamped(measure_toxic(case, TOXIC_RATE))
     made, page = _written(figures, form, folder)
@@ -54,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--short", action="store_true", help="Letter with three seeds and no tuning")
     form.add_argument("--quick", action="store_true", help="only see that everything works; the figures mean nothing")
-    parser.add_argument("--case", choices=[*(case.name for case in FULL), TOXIC], help="measure only this one")
+    names = [*(case.name for case in FULL), TOXIC]
+    parser.add_argument("--case", choices=names, action="append", help="measure only this one; may come again")
     parser.add_argument("--seeds", type=int, help="runs of each arm instead of the form's number")
     parser.add_argument("--out", type=Path, help="folder of the report; benchmarks for the full form when left out")
     parser.add_argument("--json", action="store_true", help="print the report as JSON on stdout")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from benchmarks.growth.arms import SMALL, Arm, course_of, spec_of
+from benchmarks.growth.arms import SMALL, Arm
 from benchmarks.growth.cases import Case
-from benchmarks.growth.run import Trained, train
+from benchmarks.growth.run import Trained
 from benchmarks.growth.shock import worst_shock
+from benchmarks.growth.trained import Runs
 from esper_tasks import load_task
 
 TUNING_SEEDS_FROM: Final = 1000
@@ -27,14 +24,13 @@ class Comparison:
     ----------
     case : Case
         What to measure.
-    hosts : Path
-        Folder for the hosts of a warm case.
+    runs : Runs
+        Makes the runs.
     """
 
-    def __init__(self, case: Case, hosts: Path) -> None:
+    def __init__(self, case: Case, runs: Runs) -> None:
         self._case = case
-        self._hosts = hosts
-        self._known: dict[int, Path] = {}
+        self._runs = runs
         self._task = load_task(case.task)
         self.lower_is_better = self._task.metric_name == "bits_per_character"
         self._host_rate = 0.0
@@ -77,29 +73,9 @@ class Comparison:
         return best, {f"{rate:g}": score for rate, score in tried.items()}
 
     def _run(self, arm: Arm, rate: float, seed: int, flops: int = 0) -> Trained:
-        start = self._host(seed) if arm.warm else None
-        spec = spec_of(arm, self._case.task, flops or self._case.arm_flops, rate, seed, start)
-        return train(spec, course_of(arm, seed))
-
-    def _host(self, seed: int) -> Path:
-        """Return the checkpoint of the host with this seed; it is trained once."""
-        if seed not in self._known:
-            folder = self._hosts / str(seed)
-            train(spec_of(SMALL, self._case.task, self._case.flops, self._host_rate, seed), keep=folder)
-            self._known[seed] = max(path for path in folder.iterdir() if path.is_dir())
-        return self._known[seed]
-
-
-def measure(case: Case) -> dict[str, Any]:
-    """Measure a case."""
-    with _hosts() as folder:
-        return Comparison(case, folder).measure()
-
-
-@contextmanager
-def _hosts() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
+        case = self._case
+        host = self._runs.host(case.task, case.flops, self._host_rate, seed) if arm.warm else None
+        return self._runs.run(arm, case.task, flops or case.arm_flops, rate, seed, host)
 
 
 def _without_curve(run: Trained) -> dict[str, Any]:
