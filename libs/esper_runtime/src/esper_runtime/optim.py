@@ -139,11 +139,21 @@ def restore_optimizer(host: Host, optimizer: Optimizer, saved: OptimizerState) -
         {"params": [parameters[name] for name in group], **copy.deepcopy(dict(options))}
         for group, options in saved.groups
     ]
+    before = dict(optimizer.state)
     optimizer.state.clear()
     for name, tensors in saved.tensors.items():
         parameter = parameters[name]
-        state: dict[str, Any] = {key: _like(value, parameter) for key, value in tensors.items()}
+        held = before.get(parameter, {})
+        state: dict[str, Any] = {key: _put(value, parameter, held.get(key)) for key, value in tensors.items()}
         optimizer.state[parameter] = {**state, **saved.scalars.get(name, {})}
+
+
+def _put(value: Tensor, parameter: Tensor, held: object) -> Tensor:
+    """Copy a saved tensor into the one that the optimizer holds where it fits, because new memory is slow to get."""
+    wanted = value.device if value.dim() == 0 else parameter.device
+    if isinstance(held, Tensor) and (held.shape, held.dtype, held.device) == (value.shape, value.dtype, wanted):
+        return held.copy_(value)
+    return _like(value, parameter)
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
