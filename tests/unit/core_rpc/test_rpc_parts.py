@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import grpc
@@ -19,8 +20,9 @@ from esper_core.errors import (
     UnavailableError,
     ValidationError,
 )
-from esper_core.rpc import Backoff, caller, from_rpc_error, retrying
+from esper_core.rpc import Backoff, background, caller, from_rpc_error, retrying
 from esper_core.rpc.access import AccessRules
+from esper_core.rpc.background import TaskGroupOwner
 from esper_core.rpc.metrics import MethodName, go_code
 from esper_core.rpc.network import is_loopback
 from esper_core.rpc.options import channel_options, server_options
@@ -165,3 +167,22 @@ async def test_no_attempt_is_made_that_the_deadline_would_cut_off() -> None:
         await retrier.run(10.0)
     assert retrier.waits == [4.0, 4.0]
     assert retrier.timeouts == [5.0, 5.0, 2.0]
+
+
+async def test_a_task_that_lost_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "CANCEL_AGAIN_S", 0.01)
+    owner = TaskGroupOwner(lambda name, error: pytest.fail(f"{name} crashed: {error}"))
+    lost = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            lost.set()
+        await asyncio.Event().wait()
+
+    owner.start("stubborn", stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await owner.cancel_and_join()
+    assert lost.is_set()

@@ -120,7 +120,8 @@ class KernelLoadManager:
             if deadline.passed:
                 return last or late
             try:
-                await asyncio.wait_for(news.wait(), min(_POLL_S, max(deadline.remaining_s, 0.001)))
+                async with asyncio.timeout(min(_POLL_S, max(deadline.remaining_s, 0.001))):
+                    await news.wait()
             except TimeoutError:
                 last = await self._ask(wait)
 

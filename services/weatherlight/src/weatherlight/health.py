@@ -98,7 +98,8 @@ class HealthBoard:
 
     async def _answer(self, name: str, probe: Probe) -> Health:
         try:
-            serving = await asyncio.wait_for(probe(), self.timeout_s)
+            async with asyncio.timeout(self.timeout_s):
+                serving = await probe()
         except Exception as error:  # whatever keeps a service from answering is what we want to tell
             since = self.of(name).silent_since
             silent_since = since if since is not None else self.clock.monotonic()

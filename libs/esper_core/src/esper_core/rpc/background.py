@@ -11,6 +11,7 @@ from esper_core.logs import get_logger
 
 _log: Final = get_logger("rpc")
 
+CANCEL_AGAIN_S: Final = 1.0
 Hook = Callable[[], Awaitable[None] | None]
 
 
@@ -40,11 +41,17 @@ class TaskGroupOwner:
             self._on_crash(task.get_name(), error)
 
     async def cancel_and_join(self) -> None:
-        """Cancel all tasks and wait until each has really ended."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel all tasks, again and again, until each has really ended.
+
+        Once is not enough: a cancellation that meets the end of a gRPC call can come out of it as that call's error.
+        """
+        left = set(self._tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+            for task in left:
+                _log.warning("a background task outlived its cancellation; it is cancelled again", task=task.get_name())
 
 
 async def run_hooks(hooks: list[Hook], timeout_s: float) -> None:

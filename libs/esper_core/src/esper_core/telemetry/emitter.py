@@ -215,7 +215,8 @@ class TelemetryEmitter:
 
     async def _pause(self) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), self._interval_s)
+            async with asyncio.timeout(self._interval_s):
+                await self._wake.wait()
         except TimeoutError:
             return
 

@@ -101,7 +101,8 @@ class ReportPublisher:
         if self._queue:
             pause_s = max(0.0, self._queue[0].due_s - self._clock.monotonic())
             try:
-                await asyncio.wait_for(self._rung.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._rung.wait()
             except TimeoutError:
                 return
         else:
