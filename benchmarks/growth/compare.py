@@ -12,9 +12,11 @@ from benchmarks.growth.cases import Case
 from benchmarks.growth.run import Trained
 from benchmarks.growth.shock import worst_shock
 from benchmarks.growth.trained import Runs
+from esper_core.errors import RunHaltedError
 from esper_tasks import load_task
 
 TUNING_SEEDS_FROM: Final = 1000
+_HOPELESS: Final = 1e9
 
 
 class Comparison:
@@ -68,9 +70,17 @@ class Comparison:
         tried = {}
         for rate in case.grid or self._task.default_spec().learning_rate_grid:
             seeds = range(TUNING_SEEDS_FROM, TUNING_SEEDS_FROM + case.tuning_seeds)
-            tried[rate] = fmean(self._run(arm, rate, seed, flops).validation for seed in seeds)
+            tried[rate] = fmean(self._validation(arm, rate, seed, flops) for seed in seeds)
         best = (min if self.lower_is_better else max)(tried, key=lambda rate: tried[rate])
         return best, {f"{rate:g}": score for rate, score in tried.items()}
+
+    def _validation(self, arm: Arm, rate: float, seed: int, flops: int) -> float:
+        """Return the validation score at a rate; a rate at which the run is halted is never the best."""
+        try:
+            return self._run(arm, rate, seed, flops).validation
+        except RunHaltedError as error:
+            _say(f"{self._case.name}: {arm.name} at {rate:g}: {error.message}")
+            return _HOPELESS if self.lower_is_better else 0.0
 
     def _run(self, arm: Arm, rate: float, seed: int, flops: int = 0) -> Trained:
         case = self._case

@@ -15,6 +15,7 @@ from benchmarks.growth.control import ControlPlane
 from benchmarks.growth.directors import Director, TamiyoDirector
 from benchmarks.growth.kernels import Kernels
 from esper_core import leyline
+from esper_core.errors import RunHaltedError
 from esper_core.ids import new_run_id
 from esper_tasks import load_task
 from kasmina.rules import Rules
@@ -123,7 +124,7 @@ def train(spec: leyline.RunSpec, course: Course | None = None, *, keep: Path | N
 
     Raises
     ------
-    RuntimeError
+    RunHaltedError
         If the run was halted.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -199,7 +200,7 @@ def _drive(running: Running, watch: Watch | None) -> list[Point]:
 
 def _ended(ending: Ending, curve: list[Point]) -> list[Point]:
     if ending.how != "completed":
-        raise RuntimeError(f"a measured run was halted: {ending.reason}")
+        raise RunHaltedError(f"A measured run was halted: {ending.reason}")
     return curve
 
 
