@@ -23,6 +23,8 @@ from tamiyo.evaluation import Rulebook
 from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.rundir import RunDirectory, RunRequest
+from tolaria.safety.deadlines import DeadlineBoard
+from tolaria.safety.signals import SignalReader
 from tolaria.settings import WorkerSettings
 from tolaria.state.checkpoints import CheckpointStore
 from tolaria.training.fence import Ending
@@ -140,7 +142,7 @@ def _train(spec: leyline.RunSpec, course: Course, run_dir: RunDirectory, keep: P
     events = EventLog(run_dir.events_path, request.run_id)
     try:
         board = StatusBoard(request, pid=1)
-        parts = _parts(session, board, events, store, course.explosion_factor)
+        parts = _parts(session, board, events, store, run_dir, course.explosion_factor)
         running = Running(session, parts, board, _control(session, parts, course))
         began = time.perf_counter()
         curve = _drive(running, course.watch)
@@ -153,7 +155,12 @@ def _train(spec: leyline.RunSpec, course: Course, run_dir: RunDirectory, keep: P
 
 
 def _parts(
-    session: Session, board: StatusBoard, events: EventLog, store: CheckpointStore, explosion_factor: float
+    session: Session,
+    board: StatusBoard,
+    events: EventLog,
+    store: CheckpointStore,
+    run_dir: RunDirectory,
+    explosion_factor: float,
 ) -> LoopParts:
     """Assemble the loop with nothing in it that depends on wall time."""
     settings = WorkerSettings(
@@ -163,7 +170,16 @@ def _parts(
         final_fence_s=LAST_FENCE_S,
         explosion_factor=explosion_factor,
     )
-    around = Surroundings(settings, make_links(settings.outbox_limit), board, events, store, lambda: None)
+    around = Surroundings(
+        settings,
+        make_links(settings.outbox_limit),
+        board,
+        events,
+        store,
+        lambda: None,
+        SignalReader(run_dir),
+        DeadlineBoard(run_dir),
+    )
     return assemble(session, around)
 
 

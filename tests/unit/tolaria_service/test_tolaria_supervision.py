@@ -23,7 +23,7 @@ from esper_core.shared_ring import RingWriter
 from esper_core.stack import ProcessIdentity
 from esper_core.telemetry import Instruments
 from support.tolaria_service import spec
-from support.waiting import await_until
+from support.waiting import await_until, wait_until
 from tolaria.rundir import RunDirectory
 from tolaria.safety.deadlines import LAYOUT
 from tolaria.service.bells import Bells
@@ -126,6 +126,7 @@ def kill(pid: int) -> None:
     identity = ProcessIdentity.of(pid)
     assert identity is not None
     identity.send(signal.SIGKILL)
+    wait_until(lambda: not identity.is_alive(), 10, what="the death of a worker")
 
 
 async def test_only_so_many_train_and_the_next_follows(make: Callable[..., Room]) -> None:
