@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
+from concurrent.futures import Future, wait
 from types import FrameType, TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _POLL_S: Final = 0.2
+T = TypeVar("T")
 
 
 class StopRequest:
@@ -28,6 +30,12 @@ class StopRequest:
         """Raise KeyboardInterrupt if somebody asked to stop."""
         if self.asked:
             raise KeyboardInterrupt
+
+    def result_of(self, future: Future[T]) -> T:
+        """Wait for a result; raises what the work raised, or KeyboardInterrupt if somebody asks to stop before."""
+        while not wait((future,), timeout=_POLL_S).done:
+            self.check()
+        return future.result()
 
     def outlast(self, process: subprocess.Popen[bytes]) -> None:
         """Wait until a process has ended or somebody asks to stop."""

@@ -21,7 +21,6 @@ from esper_cli.output import ERR, OUT, print_json, print_table, say
 from esper_cli.stack_client import StackClient
 from esper_cli.stack_control import start_keeper, take_down, wait_until_healthy
 from esper_cli.stopping import StopRequest
-from esper_core.errors import EsperError
 from esper_core.stack import StackPaths
 
 
@@ -38,7 +37,8 @@ def demo(
 ) -> None:
     """Start a stack, train a small, a tuned big and a growing network on Letter, and write a report."""
     folder = out.expanduser().absolute()
-    with _own_stack(StackPaths(folder / "state")) as stack, _watching() as watcher:
+    paths = StackPaths(folder / "state")
+    with StopRequest() as stop, _own_stack(paths, stop) as stack, _watching(stop) as watcher:
         results = run_demo(stack, SHORT if short else FULL, seeds, parallel, machine(), watcher)
     page, data = write_report(results, folder)
     if as_json:
@@ -49,16 +49,11 @@ def demo(
 
 
 @contextmanager
-def _own_stack(paths: StackPaths) -> Iterator[StackClient]:
-    with StopRequest() as stop:
-        keeper = start_keeper(paths)
-        try:
-            with ERR.status("Starting nine services and an embedded Valkey"):
-                wait_until_healthy(paths, keeper, 120.0, lambda _: None, stop)
-        except (KeyboardInterrupt, EsperError):
-            take_down(paths)
-            raise
+def _own_stack(paths: StackPaths, stop: StopRequest) -> Iterator[StackClient]:
+    keeper = start_keeper(paths)
     try:
+        with ERR.status("Starting nine services and an embedded Valkey"):
+            wait_until_healthy(paths, keeper, 120.0, lambda _: None, stop)
         say("All services are healthy.")
         yield StackClient.of(paths.root)
     finally:
@@ -67,7 +62,7 @@ def _own_stack(paths: StackPaths) -> Iterator[StackClient]:
 
 
 @contextmanager
-def _watching() -> Iterator[Watcher]:
+def _watching(stop: StopRequest) -> Iterator[Watcher]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -82,7 +77,7 @@ def _watching() -> Iterator[Watcher]:
                 tasks[label] = bar.add_task(label, total=1.0)
             bar.update(tasks[label], completed=fraction)
 
-        yield Watcher(tell=lambda line: bar.console.print(line, markup=False), progressed=progressed)
+        yield Watcher(lambda line: bar.console.print(line, markup=False), progressed, stop)
 
 
 def _print(results: DemoResults) -> None:

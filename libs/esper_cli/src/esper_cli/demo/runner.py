@@ -14,6 +14,7 @@ from esper_cli.follow import told
 from esper_cli.run_client import RunClient, raise_unless_completed, run_summary, stage_word
 from esper_cli.run_spec import RunOptions, run_spec
 from esper_cli.stack_client import StackClient
+from esper_cli.stopping import StopRequest
 from esper_core import leyline
 
 Tell = Callable[[str], None]
@@ -30,10 +31,13 @@ class Watcher:
         Takes a line for people.
     progressed : Progressed
         Takes the label of a run and the fraction of its budget that is spent.
+    stop : StopRequest
+        Whether somebody wants it to end before.
     """
 
     tell: Tell
     progressed: Progressed
+    stop: StopRequest
 
 
 def run_demo(
@@ -45,6 +49,8 @@ def run_demo(
     ------
     RunFailedError, RunHaltedError
         If a run did not complete.
+    KeyboardInterrupt
+        If somebody asked to stop.
     """
     began = time.monotonic()
     runs = RunClient(stack)
@@ -56,7 +62,7 @@ def run_demo(
             for seed in range(seeds)
             for arm, options in arm_runs(budget, seed, search.chosen).items()
         ]
-        finished = [_arm_run(arm, seed, *done.result()) for arm, seed, done in pending]
+        finished = [_arm_run(arm, seed, *watcher.stop.result_of(done)) for arm, seed, done in pending]
     finally:
         runs.give_up()
         # Whoever interrupts a demo does not want to wait for the runs that are under way: they end with the stack.
@@ -70,7 +76,7 @@ def _search(pool: ThreadPoolExecutor, runs: RunClient, budget: Budget, watcher: 
     pending = {key: pool.submit(_finish, runs, options, watcher) for key, options in search_runs(budget).items()}
     losses: dict[str, dict[float, float]] = {arm: {} for arm in SIZES}
     for (arm, rate), done in pending.items():
-        losses[arm][rate] = _validation_loss(done.result()[0])
+        losses[arm][rate] = _validation_loss(watcher.stop.result_of(done)[0])
     search = Search.judged(losses)
     for arm, rate in search.chosen.items():
         watcher.tell(f"learning rate of {arm}: {rate:g}, best of {len(losses[arm])} on validation data")
