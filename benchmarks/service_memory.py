@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -102,10 +103,8 @@ def _submit(stack: StackPaths, flops: float, seed: int) -> subprocess.Popen[byte
 
 def _look(stack: StackPaths, usages: Usages) -> None:
     for name, pid in _processes(stack):
-        try:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it ended between the listing and the reading
             usages.setdefault(name, Usage()).read(psutil.Process(pid))
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue  # a worker that ended between the listing and the reading
     time.sleep(INTERVAL_S)
 
 
@@ -116,8 +115,15 @@ def _processes(stack: StackPaths) -> Iterator[tuple[str, int]]:
         if name != "tolaria":
             continue
         for child in psutil.Process(process.pid).children(recursive=True):
-            if "tolaria.worker" in " ".join(child.cmdline()):
+            if _is_worker(child):
                 yield WORKER, child.pid
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    try:
+        return "tolaria.worker" in " ".join(child.cmdline())
+    except psutil.NoSuchProcess:  # of which a zombie is one: it has ended since it was listed
+        return False
 
 
 def _plain(usages: Usages) -> dict[str, Any]:

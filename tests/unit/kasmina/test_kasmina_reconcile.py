@@ -8,6 +8,7 @@ import pytest
 
 from esper_core import leyline
 from kasmina import facts as f
+from kasmina.directives import Directive
 from kasmina.journal import decode_facts, encode_facts
 from kasmina.lifecycle import (
     BLENDING,
@@ -92,6 +93,31 @@ def test_a_directive_applied_while_kasmina_was_dead_counts_as_applied() -> None:
     assert run.connect() == ()
     assert run.stage(SEED) == BLENDING
     assert run.held[SEED].ramp > 1, "the ramp was given as well"
+
+
+def test_a_directive_found_applied_is_neither_overdue_later_nor_given_again() -> None:
+    run = grown(BLENDING)
+    issued = unanswered(run, SHADOWING)
+    run.apply(issued)
+    restart(run)
+    assert run.connect() == ()
+    assert (run.stage(SEED), run.executor.ledger.seeds[SEED].pending) == (SHADOWING, None)
+    run.clock.advance(run.rules.directive_timeout_s + 60)
+    before = len(run.of(f.DirectiveIssued))
+    run.report()
+    assert len(run.of(f.DirectiveIssued)) == before
+
+
+def unanswered(run: ScriptedRuntime, stage: int) -> Directive:
+    """Train until a directive to a stage is out, and leave it without an answer."""
+    for _ in range(100):
+        run.step_now += 5
+        facts = run.executor.evidence(run.evidence(run.held[SEED]))
+        run.facts.extend(facts)
+        for fact in facts:
+            if isinstance(fact, f.DirectiveIssued) and fact.directive.details.stage == stage:
+                return fact.directive
+    raise AssertionError(f"no directive to stage {stage}")
 
 
 def test_a_seed_that_the_journal_does_not_know_is_culled() -> None:

@@ -129,13 +129,14 @@ class Seed:
         return after
 
     def _entered(self, stage: int, step: int, epoch: int) -> Seed:
-        """Reset what belongs to one stage only; probes of SHADOWING still count in PROBATIONARY."""
+        """Reset what belongs to one stage only, also a directive; probes of SHADOWING still count in PROBATIONARY."""
         return replace(
             self,
             stage=stage,
             stage_step=step,
             stage_epoch=epoch,
             move=None,
+            pending=None,
             attempt=0,
             gates_passed=(),
             hurried_by="",
@@ -149,7 +150,6 @@ class Seed:
         return replace(
             entered,
             alpha=fact.alpha,
-            pending=None,
             settle_by="",
             probes=(),
             improvement=None,
