@@ -14,6 +14,7 @@ from esper_core.blueprints import SiteContract
 from kasmina.evidence import Evidence, Improvement, Probe
 from kasmina.gates import (
     GateLimits,
+    given_up,
     judge_gradient_health,
     judge_interface,
     judge_reset,
@@ -154,9 +155,25 @@ def test_g3_fails_when_kernel_and_site_differ_in_shape() -> None:
 
 
 @pytest.mark.req("KAS-5")
-def test_g4_rejects_a_seed_whose_contribution_cannot_be_told_from_nothing() -> None:
-    verdict = judge_system_impact([probe(-0.01, 0.05), probe(-0.02, 0.04)], None, LIMITS)
-    assert verdict.failed and verdict.reason == "no_contribution"
+def test_g4_rejects_a_seed_that_does_harm_and_waits_while_that_cannot_be_told() -> None:
+    harm = judge_system_impact([probe(-0.05, -0.01), probe(-0.04, -0.02)], None, LIMITS)
+    assert harm.failed and harm.reason == "no_contribution"
+    open_yet = judge_system_impact([probe(-0.01, 0.05), probe(-0.02, 0.04)], None, LIMITS)
+    assert (open_yet.finding, open_yet.reason) == ("undecided", "no_contribution")
+    assert given_up(open_yet, 90).failed
+
+
+@pytest.mark.req("KAS-5")
+def test_g4_does_not_wait_for_a_seed_that_holds_its_host_back() -> None:
+    harm = Improvement(expected_loss=0.8, observed_loss=0.95, improvement=-0.15, standard_error=0.02)
+    verdict = judge_system_impact([probe(-0.01, 0.05), probe(-0.02, 0.04)], harm, LIMITS)
+    assert verdict.failed and verdict.reason == "necessary_without_helping"
+
+
+def test_g4_needs_two_probes_in_training_and_one_at_the_last_fence() -> None:
+    assert judge_system_impact([probe(0.1, 0.2)], None, LIMITS).reason == "evidence_missing"
+    assert judge_system_impact([probe(0.1, 0.2)], None, LIMITS, final=True).passed
+    assert judge_system_impact([], None, LIMITS, final=True).reason == "evidence_missing"
 
 
 @pytest.mark.req("KAS-5")

@@ -12,6 +12,7 @@ from esper_core.errors import StateConflictError, ValidationError
 from kasmina import facts as f
 from kasmina.blend import Blend
 from kasmina.commands import Command, OptimizerAdjustment, Outcome
+from kasmina.dwell import DwellPolicy
 from kasmina.lifecycle import (
     BLENDING,
     CULLED,
@@ -115,6 +116,35 @@ def test_a_seed_without_merit_never_reaches_probation() -> None:
     assert PROBATIONARY not in [fact.to_stage for fact in run.of(f.StageMoved)]
     assert run.stage(SEED) >= CULLED
     assert not run.held
+
+
+@pytest.mark.parametrize("stage", [SHADOWING, PROBATIONARY])
+def test_a_merit_that_cannot_be_told_yet_is_waited_for_but_not_for_ever(stage: int) -> None:
+    run = grown(stage)
+    run.contribution = 0.0
+    dwell = DwellPolicy().steps(stage, TOTAL_STEPS)
+    run.train(2 * dwell)
+    assert run.stage(SEED) == stage
+    run.train(6 * dwell)
+    assert run.stage(SEED) >= CULLED
+    reasons = [fact.verdict.reason for fact in run.of(f.GateJudged) if fact.verdict.failed]
+    assert reasons == ["no_contribution"]
+
+
+def test_a_merit_that_shows_late_is_seen() -> None:
+    run = grown(SHADOWING)
+    run.contribution = 0.0
+    run.train(2 * DwellPolicy().steps(SHADOWING, TOTAL_STEPS))
+    run.contribution = 0.05
+    run.train(20)
+    assert run.stage(SEED) == PROBATIONARY
+
+
+def test_dwells_follow_a_run_whose_steps_become_fewer() -> None:
+    run = grown(TRAINING)
+    run.measured["steps_remaining"] = TOTAL_STEPS // 4
+    run.train(10)
+    assert run.executor.ledger.total_steps == run.step_now + TOTAL_STEPS // 4
 
 
 @pytest.mark.parametrize("stage", [GERMINATED, TRAINING, BLENDING, SHADOWING, PROBATIONARY])

@@ -22,6 +22,8 @@ class RunLedger:
         What the runtime said about itself; None before the first hello.
     step, epoch, generation : int
         Last reading; not journalled, because the next hello brings them again.
+    total_steps : int
+        Planned steps of the run, likewise the last reading: where FLOPs are bounded they become fewer as a host grows.
     final : bool
         Whether the run waits at its last fence.
     teacher_id : str
@@ -35,16 +37,12 @@ class RunLedger:
         self.step = 0
         self.epoch = 0
         self.generation = 0
+        self.total_steps = 0
         self.final = False
         self.seeds: dict[str, Seed] = {}
         self.embargoes: dict[tuple[str, str], Embargo] = {}
         self.outcomes: dict[str, bool] = {}
         self.teacher_id = ""
-
-    @property
-    def total_steps(self) -> int:
-        """Planned steps of the run."""
-        return self.opened.total_steps if self.opened else 0
 
     def site(self, name: str) -> Site | None:
         """Return a site by name."""
@@ -73,6 +71,8 @@ class RunLedger:
     def take_evidence(self, evidence: Evidence) -> None:
         """Remember the last evidence of a seed; only what a verdict may rest on is journalled, as `EvidenceKept`."""
         self.seeds[evidence.seed_id] = self.seeds[evidence.seed_id].told(evidence)
+        if evidence.steps_remaining is not None:
+            self.total_steps = max(1, evidence.step + evidence.steps_remaining)
 
     def apply(self, fact: f.Fact) -> None:
         """Fold one fact into the state."""
@@ -88,6 +88,7 @@ class RunLedger:
     @_apply.register
     def _(self, fact: f.RunOpened) -> None:
         self.opened, self.ended, self.final, self.teacher_id = fact, None, False, fact.teacher_id
+        self.total_steps = fact.total_steps
         self.read_clock(fact.step, fact.generation, fact.step // max(1, fact.steps_per_epoch))
 
     @_apply.register

@@ -73,7 +73,7 @@ def let_time_pass(turn: Turn) -> None:
 
 def merit(turn: Turn, seed: Seed) -> Verdict:
     """Judge a seed's merit on its probes so far."""
-    return judge_system_impact(seed.probes, seed.improvement, turn.rules.limits)
+    return judge_system_impact(seed.probes, seed.improvement, turn.rules.limits, final=turn.ledger.final)
 
 
 def dwelt(turn: Turn, seed: Seed) -> bool:
@@ -135,6 +135,8 @@ def _probationary(turn: Turn, seed: Seed, evidence: Evidence, fresh: bool) -> No
         _fail(turn, seed.seed_id, stability)
     elif impact.failed and fresh:
         _fail(turn, seed.seed_id, impact)
+    elif not impact.passed and fresh and _patience_over(turn, seed):
+        _fail(turn, seed.seed_id, given_up(impact, seed.dwell(turn.ledger.step)))
     elif impact.passed and over and seed.settle_by:
         turn.judge(seed.seed_id, impact)
         set_out(turn, seed.seed_id, FOSSILIZED, "It helped through its probation.", seed.settle_by)

@@ -25,16 +25,23 @@ def pooled(probes: Sequence[Probe]) -> tuple[float, float, float]:
     return centre, centre - half, centre + half
 
 
-def judge_system_impact(probes: Sequence[Probe], improvement: Improvement | None, limits: GateLimits) -> Verdict:
-    """Judge merit on the latest probes; undecided until enough were made."""
-    recent = tuple(probes)[-limits.probes_min :]
-    checks = [*_contribution(recent, limits), *_improvement(improvement, limits)]
-    enough = len(recent) >= limits.probes_min
-    missing = [] if enough else [f"{limits.probes_min - len(recent)} more contribution probes"]
+def judge_system_impact(
+    probes: Sequence[Probe], improvement: Improvement | None, limits: GateLimits, *, final: bool = False
+) -> Verdict:
+    """Judge merit on the latest probes.
+
+    Undecided until enough were made, and while the interval of the contribution holds zero: a small merit takes time
+    to show. At the last fence (`final`) one probe is enough, because nothing changes between two.
+    """
+    needed = 1 if final else limits.probes_min
+    recent = tuple(probes)[-needed:]
     gate = leyline.SEED_GATE_G4_SYSTEM_IMPACT
-    if not enough:
-        return judge(gate, [], "", missing=missing)
-    return judge(gate, checks, _success(recent, improvement))
+    if len(recent) < needed:
+        return judge(gate, [], "", missing=[f"{needed - len(recent)} more contribution probes"])
+    contribution, overall = _contribution(recent, limits), _improvement(improvement, limits)
+    if not contribution.threshold.passed and pooled(recent)[2] > limits.contribution_low_min:
+        return judge(gate, overall, "", open_yet=contribution)
+    return judge(gate, [contribution, *overall], _success(recent, improvement))
 
 
 def _success(recent: Sequence[Probe], improvement: Improvement | None) -> str:
@@ -43,12 +50,10 @@ def _success(recent: Sequence[Probe], improvement: Improvement | None) -> str:
     return f"The seed lowers held-out loss by {centre:.4f} (95 % interval {low:.4f} to {high:.4f}).{told}"
 
 
-def _contribution(recent: Sequence[Probe], limits: GateLimits) -> list[Check]:
-    if not recent:
-        return []
-    low = pooled(recent)[1]
-    sentence = f"Its contribution cannot be told from nothing: the interval begins at {low:.4f}."
-    return [above("contribution_ci_low", low, limits.contribution_low_min, "no_contribution", sentence)]
+def _contribution(recent: Sequence[Probe], limits: GateLimits) -> Check:
+    _, low, high = pooled(recent)
+    sentence = f"Its contribution cannot be told from nothing: the interval reaches from {low:.4f} to {high:.4f}."
+    return above("contribution_ci_low", low, limits.contribution_low_min, "no_contribution", sentence)
 
 
 def _improvement(improvement: Improvement | None, limits: GateLimits) -> list[Check]:

@@ -84,11 +84,13 @@ def holds(name: str, condition: bool, reason: str, explanation: str) -> Check:
     return at_least(name, float(condition), 1.0, reason, explanation)
 
 
-def judge(gate: int, checks: Iterable[Check], success: str, *, missing: Iterable[str] = ()) -> Verdict:
+def judge(
+    gate: int, checks: Iterable[Check], success: str, *, missing: Iterable[str] = (), open_yet: Check | None = None
+) -> Verdict:
     """Fold checks into a verdict.
 
     The first broken check gives the reason. With all checks holding, a non-empty `missing` (names of evidence that
-    has not arrived) leaves the gate undecided.
+    has not arrived) leaves the gate undecided, and so does `open_yet`, a check that does not hold but still may.
     """
     found = tuple(checks)
     thresholds = tuple(check.threshold for check in found)
@@ -98,10 +100,12 @@ def judge(gate: int, checks: Iterable[Check], success: str, *, missing: Iterable
     absent = tuple(missing)
     if absent:
         return Verdict(gate, "undecided", "evidence_missing", f"Not measured yet: {', '.join(absent)}.", thresholds)
+    if open_yet is not None:
+        return Verdict(gate, "undecided", open_yet.reason, open_yet.explanation, (*thresholds, open_yet.threshold))
     return Verdict(gate, "passed", OK, success, thresholds)
 
 
 def given_up(verdict: Verdict, waited_steps: int) -> Verdict:
     """Turn an undecided verdict into a failed one after its patience ran out."""
-    sentence = f"{verdict.explanation} Nothing came in {waited_steps} steps."
+    sentence = f"{verdict.explanation} It stayed so for {waited_steps} steps."
     return Verdict(verdict.gate, "failed", verdict.reason, sentence, verdict.thresholds)
