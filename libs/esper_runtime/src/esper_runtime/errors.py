@@ -9,6 +9,7 @@ from esper_core.errors import (
     IntegrityError,
     NotFoundError,
     StateConflictError,
+    ValidationError,
 )
 
 __all__ = [
@@ -18,11 +19,14 @@ __all__ = [
     "IsolationViolationError",
     "KernelFormatError",
     "MissingLogitsError",
+    "NoTeacherError",
     "OptimizerRebuildError",
     "OwnershipConflictError",
     "SeedStateError",
     "SiteContractError",
     "SnapshotIntegrityError",
+    "TeacherOutputError",
+    "TeacherTooLargeError",
     "TopologyMismatchError",
     "UnknownBlueprintError",
     "UnknownSeedError",
@@ -72,3 +76,15 @@ class SnapshotIntegrityError(IntegrityError):
 
 class ExportError(StateConflictError):
     """The grown model cannot be exported as it stands, or an export cannot be loaded."""
+
+
+class NoTeacherError(StateConflictError):
+    """A loss was asked of a teacher that is not there."""
+
+
+class TeacherTooLargeError(ValidationError):
+    """A teacher takes more memory than its budget."""
+
+
+class TeacherOutputError(ValidationError):
+    """A teacher's answer does not have the shape of its student's."""

@@ -68,15 +68,15 @@ class OwnershipRegistry:
             If a name or a parameter already has an owner; the details name it.
         """
         entries = list(named)
-        if owner.startswith(_TEACHER):
-            self._release_where(lambda held: held.startswith(_TEACHER))
-        clashes = self._taken(entries)
+        replaced = _TEACHER if owner.startswith(_TEACHER) else None
+        clashes = [clash for clash in self._taken(entries) if not _begins(clash.owner, replaced)]
         if clashes:
             listed = ", ".join(f"{clash.name} (of {clash.owner})" for clash in clashes)
             raise OwnershipConflictError(
                 f"{owner} cannot own parameters that belong to another: {listed}.",
                 details={clash.name: str(clash.owner) for clash in clashes},
             )
+        self._release_where(lambda held: _begins(held, replaced))
         self._entries.update({name: (owner, weakref.ref(parameter)) for name, parameter in entries})
         self._generation += 1
 
@@ -153,3 +153,7 @@ def _identities(parameter: Parameter) -> tuple[tuple[str, int], ...]:
     """Return the object's identity and, where it has memory, that of its storage: a view of a weight is that weight."""
     address = parameter.untyped_storage().data_ptr()
     return (("object", id(parameter)), ("memory", address)) if address else (("object", id(parameter)),)
+
+
+def _begins(owner: str | None, prefix: str | None) -> bool:
+    return owner is not None and prefix is not None and owner.startswith(prefix)

@@ -1,0 +1,142 @@
+"""A frozen teacher beside the host, and the loss by which the host learns from it."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from esper_runtime.errors import NoTeacherError, TeacherOutputError, TeacherTooLargeError
+from esper_runtime.ownership import OwnershipRegistry, teacher_owner
+from esper_runtime.sites import call_model
+
+TEMPERATURE: Final = 4.0
+WEIGHT: Final = 0.3
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Return T² KL between both at temperature T, averaged over everything but the classes.
+
+    The divergence is that of the student's distribution from the teacher's, as in Hinton et al., "Distilling the
+    Knowledge in a Neural Network" (2015); T² keeps the size of the gradients independent of the temperature.
+
+    Parameters
+    ----------
+    student, teacher : Tensor
+        Logits of one shape, classes last; no gradient flows into the teacher's.
+    temperature : float
+        T, above 0.
+
+    Raises
+    ------
+    TeacherOutputError
+        If the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise TeacherOutputError(
+            f"The teacher answers with logits of shape {tuple(teacher.shape)}; use a teacher for the same classes.",
+            field="teacher",
+            allowed=str(tuple(student.shape)),
+        )
+    log_student = F.log_softmax(student.flatten(0, -2) / temperature, dim=-1)
+    log_teacher = F.log_softmax(teacher.detach().flatten(0, -2) / temperature, dim=-1)
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def memory_of(module: nn.Module) -> int:
+    """Return the bytes of a module's parameters and buffers, each once."""
+    tensors = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+class Distillation:
+    """Holds at most one teacher.
+
+    Parameters
+    ----------
+    ownership : OwnershipRegistry
+        The host's registry, so that no parameter is a teacher's and somebody else's.
+    budget_bytes : int
+        Most memory that a teacher's parameters and buffers may take.
+    weight : float
+        Factor on the loss, at least 0.
+    temperature : float
+        T, above 0.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of bounds.
+    """
+
+    def __init__(
+        self,
+        ownership: OwnershipRegistry,
+        *,
+        budget_bytes: int,
+        weight: float = WEIGHT,
+        temperature: float = TEMPERATURE,
+    ) -> None:
+        if budget_bytes < 0 or not weight >= 0 or not temperature > 0:
+            raise ValueError("budget and weight must be at least 0 and the temperature above 0")
+        self._ownership = ownership
+        self._budget_bytes = budget_bytes
+        self._weight = weight
+        self._temperature = temperature
+        self._teacher_id = ""
+        self._teacher: nn.Module | None = None
+
+    @property
+    def teacher_id(self) -> str:
+        """Id of the teacher, "" when there is none."""
+        return self._teacher_id
+
+    def register(self, teacher_id: str, teacher: nn.Module) -> None:
+        """Take a teacher in place of the former one; it is frozen and put into evaluation mode.
+
+        A teacher that is refused is left as it was, and so is the former one.
+
+        Raises
+        ------
+        TeacherTooLargeError
+            If it takes more memory than the budget.
+        OwnershipConflictError
+            If one of its parameters belongs to the host or a seed.
+        """
+        needed = memory_of(teacher)
+        if needed > self._budget_bytes:
+            raise TeacherTooLargeError(
+                f"Teacher {teacher_id!r} takes {needed} bytes; use a smaller one, or raise the budget.",
+                field="teacher",
+                allowed=f"at most {self._budget_bytes} bytes",
+            )
+        owner = teacher_owner(teacher_id)
+        self._ownership.register(owner, ((f"{owner}/{name}", one) for name, one in teacher.named_parameters()))
+        self._teacher_id, self._teacher = teacher_id, teacher.requires_grad_(False).eval()
+
+    def loss(self, student: Tensor, inputs: Any) -> Tensor:
+        """Return the weighted loss of the student's logits on a batch; the teacher runs without gradients.
+
+        Raises
+        ------
+        NoTeacherError
+            If there is no teacher.
+        TeacherOutputError
+            If its answer does not have the shape of the student's.
+        """
+        if self._teacher is None:
+            raise NoTeacherError("There is no teacher to learn from; register one first.")
+        with torch.no_grad():
+            answer = call_model(self._teacher, inputs)
+        return self._weight * distillation_loss(student, answer, self._temperature)
+
+    def reset(self) -> bool:
+        """Let the teacher go, and say whether there was one."""
+        had_teacher = self._teacher is not None
+        if had_teacher:
+            self._ownership.release(teacher_owner(self._teacher_id))
+        self._teacher_id, self._teacher = "", None
+        return had_teacher
