@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from esper_runtime.distillation import Distillation, distillation_loss, memory_of
+from esper_runtime.distillation import Distillation, check_answer, distillation_loss, memory_of
 from esper_runtime.errors import (
     NoTeacherError,
     OwnershipConflictError,
@@ -54,7 +54,7 @@ def test_a_host_that_learns_from_its_teacher_comes_closer_to_it_and_the_teacher_
     for step in range(30):
         x, _ = batch(step % 3)
         optimizer.zero_grad()
-        loss = distillation.loss(host.model(x), x)
+        loss = distillation.loss(host.model(x), distillation.answer(x))
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
@@ -69,7 +69,8 @@ def test_the_loss_carries_its_weight() -> None:
     full, part = (Distillation(host.ownership, budget_bytes=ROOM, weight=weight) for weight in (1.0, 0.3))
     full.register("wise", wise)
     part.register("wise", wise)
-    assert torch.allclose(part.loss(student, x), 0.3 * full.loss(student, x))
+    answer = full.answer(x)
+    assert torch.allclose(part.loss(student, answer), 0.3 * full.loss(student, answer))
 
 
 @pytest.mark.req("KAS-13")
@@ -83,7 +84,7 @@ def test_teachers_never_accumulate() -> None:
     assert distillation.reset() and not distillation.reset()
     assert host.ownership.owners() == (HOST,) and distillation.teacher_id == ""
     with pytest.raises(NoTeacherError):
-        distillation.loss(logits((32, 3), 1), batch()[0])
+        distillation.answer(batch()[0])
 
 
 def test_a_teacher_beyond_the_budget_is_refused_and_the_former_one_stays() -> None:
@@ -120,11 +121,38 @@ def test_a_teacher_of_other_classes_is_told() -> None:
     distillation = Distillation(tiny_host().ownership, budget_bytes=ROOM)
     distillation.register("other", nn.Linear(4, 7))
     with pytest.raises(TeacherOutputError) as refusal:
-        distillation.loss(logits((32, 3), 1), batch()[0])
-    assert refusal.value.allowed == "(32, 3)"
+        distillation.loss(logits((32, 3), 1), distillation.answer(batch()[0]))
+    assert refusal.value.allowed == "finite logits of shape (32, 3)"
 
 
-@pytest.mark.parametrize("bad", [{"weight": -1.0}, {"weight": math.nan}, {"temperature": 0.0}, {"budget_bytes": -1}])
+@pytest.mark.parametrize(
+    ("student", "answer", "told"),
+    [
+        (logits((32, 3), 1), logits((32, 7), 1), "finite logits of shape (32, 3)"),
+        (logits((32, 3), 1), torch.full((32, 3), math.nan), "finite logits of shape (32, 3)"),
+        (logits((32, 3), 1), (logits((32, 3), 1),), "finite logits of shape (32, 3)"),
+        (logits((32,), 1), logits((32,), 1), "a host that answers with one tensor of logits, classes last"),
+    ],
+)
+def test_an_answer_from_which_nothing_can_be_learned_is_refused(student: Tensor, answer: object, told: str) -> None:
+    check_answer(logits((2, 5), 1), logits((2, 5), 2))
+    with pytest.raises(TeacherOutputError) as refusal:
+        check_answer(student, answer)
+    assert refusal.value.allowed == told
+
+
+def test_a_teacher_of_no_weight_is_not_asked() -> None:
+    host = tiny_host()
+    mute, heard = (Distillation(host.ownership, budget_bytes=ROOM, weight=weight) for weight in (0.0, 0.1))
+    for one in (mute, heard):
+        one.register("wise", teacher())
+    assert heard.asked and not mute.asked
+    assert heard.reset() and not heard.asked
+
+
+@pytest.mark.parametrize(
+    "bad", [{"weight": -1.0}, {"weight": math.nan}, {"temperature": 0.0}, {"budget_bytes": -1}, {"weight": math.inf}]
+)
 def test_numbers_out_of_bounds_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="at least 0"):
         Distillation(tiny_host().ownership, **{"budget_bytes": ROOM, **bad})  # type: ignore[arg-type]

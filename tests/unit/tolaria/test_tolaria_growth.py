@@ -15,7 +15,7 @@ from esper_core.clocks import to_timestamp
 from esper_core.errors import NotFoundError
 from esper_runtime.errors import IsolationViolationError
 from esper_runtime.optim import SEED_KEY
-from esper_runtime.ownership import seed_owner, teacher_owner
+from esper_runtime.ownership import seed_owner
 from kasmina.convert.evidence import evidence_from_message
 from kasmina.gates import judge_gradient_health
 from kasmina.gates.limits import GateLimits
@@ -35,7 +35,6 @@ from tolaria.growth.executor import DirectiveExecutor
 from tolaria.state.checkpoints import CheckpointStore
 from tolaria.training.links import BoundaryMark
 from tolaria.training.step import training_step
-from tolaria.training.teacher import release_teacher, teacher_of
 from tolaria.worker.start import begin
 
 SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
@@ -388,16 +387,3 @@ def test_steps_that_are_faster_than_the_spacing_tell_only_ends_of_epochs(
     marks = [item.step for item in run.links.to_kasmina.take() if isinstance(item, BoundaryMark)]
     assert marks == [*in_epoch, epoch_end]
     run.events.close()
-
-
-@pytest.mark.req("KAS-13")
-def test_the_run_has_one_teacher_at_most_and_lets_it_go(run: SmallRun) -> None:
-    registry = run.session.host.ownership
-    owners = registry.owners()
-    assert teacher_of(registry) == ""
-    for name in ("first", "second"):
-        registry.register(teacher_owner(name), [(f"{name}.weight", STRAY)])
-        assert teacher_of(registry) == name
-    assert release_teacher(registry, "second") == 1
-    assert release_teacher(registry, "second") == 0
-    assert registry.owners() == owners

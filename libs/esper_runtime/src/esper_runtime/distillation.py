@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from esper_runtime.sites import call_model
 
 TEMPERATURE: Final = 4.0
 WEIGHT: Final = 0.3
+BUDGET_BYTES: Final = 1 << 30
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE) -> Tensor:
@@ -36,14 +38,37 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = TEM
         If the shapes differ.
     """
     if student.shape != teacher.shape:
-        raise TeacherOutputError(
-            f"The teacher answers with logits of shape {tuple(teacher.shape)}; use a teacher for the same classes.",
-            field="teacher",
-            allowed=str(tuple(student.shape)),
-        )
+        raise _misfit(f"with logits of shape {tuple(teacher.shape)}", student)
     log_student = F.log_softmax(student.flatten(0, -2) / temperature, dim=-1)
     log_teacher = F.log_softmax(teacher.detach().flatten(0, -2) / temperature, dim=-1)
     return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def check_answer(student: object, teacher: object) -> None:
+    """Refuse a teacher whose answer to some real inputs is nothing that a student could learn from.
+
+    Parameters
+    ----------
+    student, teacher : object
+        What both answer to the same inputs.
+
+    Raises
+    ------
+    TeacherOutputError
+        If one of them is no tensor of logits, the shapes differ, or the teacher's numbers are not finite.
+    """
+    if not isinstance(student, Tensor) or student.dim() < 2 or student.shape[-1] < 2:
+        raise TeacherOutputError(
+            "A host learns from a teacher by its logits, and this one answers with something else.",
+            field="teacher",
+            allowed="a host that answers with one tensor of logits, classes last",
+        )
+    if not isinstance(teacher, Tensor):
+        raise _misfit(f"with {type(teacher).__name__}", student)
+    if teacher.shape != student.shape:
+        raise _misfit(f"with logits of shape {tuple(teacher.shape)}", student)
+    if not bool(teacher.isfinite().all()):
+        raise _misfit("with numbers that are not finite", student)
 
 
 def memory_of(module: nn.Module) -> int:
@@ -76,12 +101,12 @@ class Distillation:
         self,
         ownership: OwnershipRegistry,
         *,
-        budget_bytes: int,
+        budget_bytes: int = BUDGET_BYTES,
         weight: float = WEIGHT,
         temperature: float = TEMPERATURE,
     ) -> None:
-        if budget_bytes < 0 or not weight >= 0 or not temperature > 0:
-            raise ValueError("budget and weight must be at least 0 and the temperature above 0")
+        if budget_bytes < 0 or not 0 <= weight < math.inf or not 0 < temperature < math.inf:
+            raise ValueError("budget and weight must be at least 0 and the temperature above 0, all of them finite")
         self._ownership = ownership
         self._budget_bytes = budget_bytes
         self._weight = weight
@@ -93,6 +118,24 @@ class Distillation:
     def teacher_id(self) -> str:
         """Id of the teacher, "" when there is none."""
         return self._teacher_id
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The teacher itself, to be read only.
+
+        Raises
+        ------
+        NoTeacherError
+            If there is none.
+        """
+        if self._teacher is None:
+            raise NoTeacherError("There is no teacher to learn from; register one first.")
+        return self._teacher
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is a teacher whose answers count; at weight 0 they don't, and it need not be asked."""
+        return self._teacher is not None and self._weight > 0
 
     def register(self, teacher_id: str, teacher: nn.Module) -> None:
         """Take a teacher in place of the former one; it is frozen and put into evaluation mode.
@@ -117,20 +160,25 @@ class Distillation:
         self._ownership.register(owner, ((f"{owner}/{name}", one) for name, one in teacher.named_parameters()))
         self._teacher_id, self._teacher = teacher_id, teacher.requires_grad_(False).eval()
 
-    def loss(self, student: Tensor, inputs: Any) -> Tensor:
-        """Return the weighted loss of the student's logits on a batch; the teacher runs without gradients.
+    def answer(self, inputs: Any) -> Any:
+        """Return what the teacher answers to a batch of inputs; no gradient flows back.
 
         Raises
         ------
         NoTeacherError
             If there is no teacher.
-        TeacherOutputError
-            If its answer does not have the shape of the student's.
         """
-        if self._teacher is None:
-            raise NoTeacherError("There is no teacher to learn from; register one first.")
         with torch.no_grad():
-            answer = call_model(self._teacher, inputs)
+            return call_model(self.teacher, inputs)
+
+    def loss(self, student: Tensor, answer: Tensor) -> Tensor:
+        """Return the distillation loss of the student's logits from the teacher's answer, times the weight.
+
+        Raises
+        ------
+        TeacherOutputError
+            If the answer does not have the shape of the student's logits.
+        """
         return self._weight * distillation_loss(student, answer, self._temperature)
 
     def reset(self) -> bool:
@@ -140,3 +188,11 @@ class Distillation:
             self._ownership.release(teacher_owner(self._teacher_id))
         self._teacher_id, self._teacher = "", None
         return had_teacher
+
+
+def _misfit(answer: str, student: Tensor) -> TeacherOutputError:
+    return TeacherOutputError(
+        f"The teacher answers {answer}; use one that was trained for the same classes on the same inputs.",
+        field="teacher",
+        allowed=f"finite logits of shape {tuple(student.shape)}",
+    )

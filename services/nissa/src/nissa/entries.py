@@ -204,6 +204,12 @@ def _result(event: leyline.RunEvent) -> Told:
     return f"{accuracy}{size}, {result.flops} FLOPs", "", _INFO, ()
 
 
+def _teacher(event: leyline.RunEvent) -> Told:
+    change = event.teacher
+    verb, level = ("takes part", _INFO) if change.takes_part else ("has gone", _WARNING)
+    return f"teacher {change.teacher_id} {verb}: {change.reason}", "", level, (("teacher_id", change.teacher_id),)
+
+
 _TELLERS: Final[dict[str, Callable[[leyline.RunEvent], Told]]] = {
     "state": _state,
     "seed": _seed,
@@ -217,6 +223,7 @@ _TELLERS: Final[dict[str, Callable[[leyline.RunEvent], Told]]] = {
     "control_loss": _control_loss,
     "validation": _validation,
     "result": _result,
+    "teacher": _teacher,
 }
 
 

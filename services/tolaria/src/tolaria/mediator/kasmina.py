@@ -197,8 +197,10 @@ class KasminaPart:
             self._tell(response.transition)
             self._links.inbox.post(response.transition)
         elif kind == "teacher_reset":
-            _log.warning(kind, teacher_id=response.teacher_reset.teacher_id, reason=response.teacher_reset.reason)
-            self._links.inbox.post(TeacherDismissed(response.teacher_reset.teacher_id))
+            reset = response.teacher_reset
+            _log.warning(kind, teacher_id=reset.teacher_id, reason=reset.reason)
+            # Urgent, because Kasmina has forgotten the teacher already and will not ask again.
+            self._links.inbox.post(TeacherDismissed(reset.teacher_id, reset.reason), urgent=True)
         elif kind == "welcome":
             for note in response.welcome.notes:
                 _log.warning("reconciled", seed_id=note.seed_id, difference=note.difference, done=note.resolution)

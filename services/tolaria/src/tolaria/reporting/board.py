@@ -25,6 +25,7 @@ class Progress:
     validation_loss: float | None = None
     validation_accuracy: float | None = None
     bits_per_character: float | None = None
+    distillation_loss: float | None = None
     flops_used: int = 0
     parameters: int = 0
     generation: int = 0
@@ -129,6 +130,7 @@ class StatusBoard:
             loss=facts.loss,
             validation_loss=facts.validation_loss,
             validation_accuracy=facts.validation_accuracy,
+            distillation_loss=facts.distillation_loss,
             bits_per_character=facts.bits_per_character,
             elapsed=to_duration(self.elapsed_s),
             flops_used=facts.flops_used,

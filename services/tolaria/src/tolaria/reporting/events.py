@@ -31,6 +31,7 @@ _FIELDS: Final[dict[type[Message], tuple[str, int]]] = {
     leyline.EmergencyNote: ("emergency", leyline.RUN_EVENT_KIND_EMERGENCY),
     leyline.ControlLoss: ("control_loss", leyline.RUN_EVENT_KIND_CONTROL_LOSS),
     leyline.RunResult: ("result", leyline.RUN_EVENT_KIND_RESULT),
+    leyline.TeacherChange: ("teacher", leyline.RUN_EVENT_KIND_TEACHER),
 }
 
 
@@ -49,6 +50,7 @@ class EventLog:
     """
 
     def __init__(self, path: Path, run_id: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._path = path
         self._run_id = run_id
         self._clock = clock
         self._lock = threading.Lock()
@@ -66,6 +68,14 @@ class EventLog:
         """What a crash had left at the journal's end and was cut off, as a sentence; empty where nothing was."""
         damage = self._journal.repaired
         return f"{damage.length} damaged bytes at offset {damage.offset} were cut off." if damage else ""
+
+    def last(self, kind: int) -> leyline.RunEvent | None:
+        """Return the last event of a kind that the journal holds, of earlier starts as well; None where it has none."""
+        for payload in reversed(read_journal(self._path).payloads):
+            event = leyline.RunEvent.FromString(payload)
+            if event.kind == kind:
+                return event
+        return None
 
     def listen(self, listener: Listener) -> None:
         """Name the one who is told about every event from now on; it must not block."""

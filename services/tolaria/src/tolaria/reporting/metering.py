@@ -27,6 +27,8 @@ def _progress(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     progress, run_id = event.progress, event.training_run_id
     if progress.HasField("loss"):
         emitter.gauge("tolaria.training.loss", progress.loss, run_id=run_id)
+    if progress.HasField("distillation_loss"):
+        emitter.gauge("tolaria.distillation.loss", progress.distillation_loss, run_id=run_id)
     emitter.gauge("tolaria.training.steps", progress.step, run_id=run_id)
     emitter.gauge("tolaria.training.parameters", progress.parameters, run_id=run_id)
     emitter.gauge("tolaria.training.generation", progress.generation, run_id=run_id)
@@ -90,6 +92,18 @@ def _emergency(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
         )
 
 
+def _teacher(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    change, run_id = event.teacher, event.training_run_id
+    emitter.gauge("tolaria.distillation.teacher_bytes", change.memory_bytes, run_id=run_id)
+    emitter.gauge("tolaria.distillation.flops_per_step", change.flops_per_step, run_id=run_id)
+    name, level = (
+        ("teacher_registered", leyline.TELEMETRY_LEVEL_INFO)
+        if change.takes_part
+        else ("teacher_dismissed", leyline.TELEMETRY_LEVEL_WARNING)
+    )
+    emitter.event(name, level, change.reason, run_id=run_id, teacher_id=change.teacher_id)
+
+
 def _state(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     change, run_id = event.state, event.training_run_id
     if change.to_state in _FINISHED:
@@ -108,4 +122,5 @@ _RECORDERS: Final[Mapping[int, Callable[[TelemetryEmitter, leyline.RunEvent], No
     leyline.RUN_EVENT_KIND_DIRECTIVE: _directive,
     leyline.RUN_EVENT_KIND_EMERGENCY: _emergency,
     leyline.RUN_EVENT_KIND_STATE: _state,
+    leyline.RUN_EVENT_KIND_TEACHER: _teacher,
 }

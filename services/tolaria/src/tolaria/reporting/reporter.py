@@ -110,6 +110,7 @@ class Reporter:
             epoch=session.epoch,
             fraction=session.fraction,
             loss=session.statistics.loss_ewma,
+            distillation_loss=self._last.distillation_loss if self._last else None,
             flops_used=session.counters.flops,
             parameters=session.host.parameter_count(),
             generation=session.host.generation,

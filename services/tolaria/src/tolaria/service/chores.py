@@ -27,18 +27,19 @@ def check(request: Mapping[str, Any]) -> Answer:
     """Open the session that a specification describes, and return what its task takes by default.
 
     Whatever would end the run at its start ends its submission instead: an unknown task, parameter or site, a batch
-    larger than the data, a missing package, a device that isn't there.
+    larger than the data, a missing package, a device that isn't there, a teacher that does not fit.
     """
     from esper_tasks import load_task
     from tolaria.training.opening import open_session
     from tolaria.worker.planning import resolve_plan
+    from tolaria.worker.start import begin_teaching
 
     spec = ParseDict(request["spec"], leyline.RunSpec())
     try:
         task = load_task(spec.task, allow=request["allow"])
         own = task.default_spec()
         defaults = Defaults(own.batch_size, own.optimizer, own.learning_rate, own.max_epochs, own.flops_budget)
-        open_session(resolve_plan("check", with_defaults(spec, defaults), task), task)
+        begin_teaching(open_session(resolve_plan("check", with_defaults(spec, defaults), task), task))
     except EsperError:
         raise
     except Exception as error:

@@ -92,7 +92,8 @@ class Completion:
 
     def _forget(self, spec: leyline.RunSpec, shape: bytes, task: asyncio.Task[Defaults]) -> None:
         """Keep only what cannot change: the code of an own task and the files of a checkpoint may, until next time."""
-        if task.cancelled() or task.exception() is not None or ":" in spec.task or spec.start_from:
+        from_files = ":" in spec.task or spec.start_from or spec.HasField("teacher")
+        if task.cancelled() or task.exception() is not None or from_files:
             self._opened.pop(shape, None)
         while len(self._opened) > _REMEMBERED:
             self._opened.popitem(last=False)
@@ -108,5 +109,6 @@ def _shape(spec: leyline.RunSpec) -> bytes:
         start_from=spec.start_from,
         topology_only=spec.topology_only,
         growth=leyline.GrowthSpec(sites=spec.growth.sites),
+        teacher=spec.teacher if spec.HasField("teacher") else None,
     )
     return shape.SerializeToString(deterministic=True)

@@ -24,6 +24,8 @@ from tolaria.training.plan import (
     LR_GROUPS,
     LR_POLICIES,
     OPTIMIZERS,
+    TEACHER_WEIGHT_LIMIT,
+    TEMPERATURE_LIMIT,
 )
 
 _MOST_THREADS: Final = 256
@@ -82,6 +84,8 @@ def _problems(spec: leyline.RunSpec) -> Iterator[Problem]:
         yield from _learning_rate(spec.learning_rate)
     if spec.HasField("growth"):
         yield from _growth(spec.growth)
+    if spec.HasField("teacher"):
+        yield from _teacher(spec.teacher)
 
 
 def _numbers(spec: leyline.RunSpec) -> Iterator[Problem]:
@@ -112,10 +116,10 @@ def _words(spec: leyline.RunSpec) -> Iterator[Problem]:
     yield from _choice("spec.on_control_loss", spec.on_control_loss, ("", *CONTROL_LOSS))
     yield from _choice("spec.gradient_aggregation", spec.gradient_aggregation, ("", *AGGREGATIONS))
     yield from _unless(
-        spec.gradient_aggregation != "pcgrad" or spec.gradient_accumulation > 1,
+        spec.gradient_aggregation != "pcgrad" or spec.gradient_accumulation > 1 or spec.HasField("teacher"),
         "spec.gradient_aggregation",
         "Gradients of a single part cannot conflict.",
-        "pcgrad only where spec.gradient_accumulation is at least 2",
+        "pcgrad only where spec.gradient_accumulation is at least 2 or a teacher takes part",
     )
     yield from _unless(
         spec.device in ("", "cpu", "cuda") or (spec.device.startswith("cuda:") and spec.device[5:].isdigit()),
@@ -217,6 +221,34 @@ def _growth(given: leyline.GrowthSpec) -> Iterator[Problem]:
     offered = [blueprint.blueprint_id for blueprint in load_catalogue() if not blueprint.quarantine_only]
     for name in given.blueprint_ids:
         yield from _choice("spec.growth.blueprint_ids", name, offered)
+
+
+def _teacher(given: leyline.TeacherSpec) -> Iterator[Problem]:
+    folder = Path(given.source)
+    yield from _unless(
+        bool(given.source) and folder.is_absolute() and folder.is_dir(),
+        "spec.teacher.source",
+        f"There is no teacher in {given.source!r}." if given.source else "The teacher has no source.",
+        "the absolute path of the folder of a checkpoint or of an exported model",
+    )
+    yield from _unless(
+        0 <= given.weight <= TEACHER_WEIGHT_LIMIT,
+        "spec.teacher.weight",
+        f"A teacher cannot have the weight {given.weight}.",
+        f"a number from 0 to {TEACHER_WEIGHT_LIMIT:g}",
+    )
+    yield from _unless(
+        not given.HasField("temperature") or 0 < given.temperature <= TEMPERATURE_LIMIT,
+        "spec.teacher.temperature",
+        f"Answers cannot be compared at the temperature {given.temperature}.",
+        f"a number above 0, at most {TEMPERATURE_LIMIT:g}",
+    )
+    yield from _unless(
+        given.memory_bytes < _MOST_COUNT,
+        "spec.teacher.memory_bytes",
+        f"A memory budget of {given.memory_bytes} bytes is no bound.",
+        "0 for 1 GiB, or a whole number below 2^53",
+    )
 
 
 def _choice(field: str, value: str, allowed: Sequence[str]) -> Iterator[Problem]:

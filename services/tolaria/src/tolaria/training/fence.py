@@ -17,7 +17,7 @@ from tolaria.state.rollback import Rollback
 from tolaria.training.links import Greeting, GreetingWanted, Incoming, Links, TeacherDismissed
 from tolaria.training.orders import Order, OrderOutcome, RateChange
 from tolaria.training.session import Session
-from tolaria.training.teacher import release_teacher, teacher_of
+from tolaria.training.teacher import dismiss_teacher
 
 _ANSWERS: Final = 256
 _LOOK_S: Final = 0.5
@@ -128,7 +128,7 @@ class Fence:
         elif isinstance(item, RateChange):
             self._session.learning_rate.rescale(item.factor, item.group)
         elif isinstance(item, TeacherDismissed):
-            release_teacher(self._session.host.ownership, item.teacher_id)
+            self._dismiss(item)
         else:
             self._obey(item)
 
@@ -147,10 +147,18 @@ class Fence:
             session.host.generation,
             session.total_steps,
             attached_states(session),
-            teacher_of(session.host.ownership),
+            session.teacher_id,
         )
         self._links.to_kasmina.clear()
         self._links.to_kasmina.put(greeting)
+
+    def _dismiss(self, order: TeacherDismissed) -> None:
+        """Let the teacher go; one that is not there any more is no error."""
+        change = dismiss_teacher(self._session, order.teacher_id, order.reason)
+        if change is not None:
+            self._reporter.tell(change)
+            # A worker that takes the run up again reads here that the teacher must not come back.
+            self._reporter.sync()
 
     def _note_stage(self, transition: leyline.SeedTransition) -> None:
         """Take over the stages that Kasmina alone knows about: a culled seed waits and becomes dormant."""

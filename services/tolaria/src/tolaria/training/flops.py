@@ -1,8 +1,8 @@
 """What a training step and an inference cost, counted by torch on the real model, once per topology.
 
-Counted are matrix products, convolutions and attention, forward and backward; a frozen host costs less, because its
-gradients are not computed. Optimizer arithmetic, validation passes and the final test are not counted; counterfactual
-probes are.
+Counted are matrix products, convolutions and attention, forward and backward, and a teacher's forward pass; a frozen
+host costs less, because its gradients are not computed. Optimizer arithmetic, validation passes and the final test are
+not counted; counterfactual probes are.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from esper_tasks import Batch, Task, mean_loss
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """FLOPs of one optimizer step on a full batch, and of the forward pass of one example."""
+    """FLOPs of one optimizer step on a full batch, of its backward passes, and of the forward pass of one example."""
 
     step: int
     inference_per_example: int
+    backward: int = 0
 
 
 class FlopMeter:
@@ -31,23 +32,33 @@ class FlopMeter:
     task : Task
         Gives the loss.
     sample : Batch
-        Real examples, as many as go through the model at once, on the model's device.
+        Kept as `sample`: real examples, as many as go through the model at once, on the model's device.
     parts : int
         How many such passes make an optimizer step.
     """
 
     def __init__(self, task: Task, sample: Batch, parts: int = 1) -> None:
         self._task = task
-        self._sample = sample
+        self.sample = sample
         self._parts = parts
         self._known: dict[str, StepCost] = {}
 
     def cost(self, key: str, model: nn.Module) -> StepCost:
         """Return the cost of a model, measured without a trace when the key is new."""
         if key not in self._known:
-            count = count_flops(model, self._sample, backward=True, loss=self._loss)
-            self._known[key] = StepCost(count.total * self._parts, count.forward // len(self._sample))
+            count = count_flops(model, self.sample, backward=True, loss=self._loss)
+            self._known[key] = StepCost(
+                count.total * self._parts, count.forward // len(self.sample), count.backward * self._parts
+            )
         return self._known[key]
+
+    def teacher_cost(self, teacher_id: str, teacher: nn.Module) -> int:
+        """Return what a step's forward passes of a teacher cost."""
+        key = f"teacher {teacher_id}"
+        if key not in self._known:
+            forward = count_flops(teacher, self.sample.inputs).forward
+            self._known[key] = StepCost(forward * self._parts, forward // len(self.sample))
+        return self._known[key].step
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return mean_loss(self._task, model(batch.inputs), batch.targets)

@@ -31,9 +31,10 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class TeacherDismissed:
-    """The teacher is to go at the next fence."""
+    """The teacher is to go at the next fence, and why."""
 
     teacher_id: str
+    reason: str
 
 
 Incoming: TypeAlias = (

@@ -18,6 +18,8 @@ AFTER_PERIOD: Final = ("hold", "restart")
 LR_GROUPS: Final = ("host", "seeds")
 AGGREGATIONS: Final = ("sum", "pcgrad")
 GROWTH_POLICIES: Final = ("none", "schedule", "heuristic", "learned")
+TEACHER_WEIGHT_LIMIT: Final = 100.0
+TEMPERATURE_LIMIT: Final = 100.0
 
 CONTROL_LOSS: Final = ("continue", "halt")
 
@@ -82,6 +84,16 @@ class GrowthPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherPlan:
+    """A model to learn from besides the targets, and how much; see TeacherSpec for the meaning of each field."""
+
+    source: str
+    weight: float
+    temperature: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """Everything that rules a run; see RunSpec for the meaning of each field."""
 
@@ -103,3 +115,4 @@ class RunPlan:
     topology_only: bool = False
     gradient_accumulation: int = 1
     gradient_aggregation: str = "sum"
+    teacher: TeacherPlan | None = None

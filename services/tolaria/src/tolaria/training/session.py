@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from esper_runtime import stages
+from esper_runtime.distillation import Distillation
 from esper_runtime.host import Host
 from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.topology import GraftRecord
@@ -47,7 +48,7 @@ class Counters:
 
 @dataclass(slots=True)
 class Session:
-    """The mutable heart of a run; only the training thread touches it."""
+    """The mutable heart of a run; only the training thread touches it. No teacher takes part without `distillation`."""
 
     plan: RunPlan
     task: Task
@@ -62,6 +63,7 @@ class Session:
     counters: Counters = field(default_factory=Counters)
     book: SeedBook = field(default_factory=SeedBook)
     isolation: IsolationGuard = field(default_factory=IsolationGuard)
+    distillation: Distillation | None = None
     _cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
     _gradients: GradientPool | None = None
@@ -96,15 +98,32 @@ class Session:
         return self._shadowed
 
     @property
+    def teacher_id(self) -> str:
+        """Id of the teacher that takes part, empty where none does."""
+        return "" if self.distillation is None else self.distillation.teacher_id
+
+    @property
+    def asked_teacher(self) -> Distillation | None:
+        """The teacher whose answers count in the steps to come, None where there is none."""
+        return self.distillation if self.distillation is not None and self.distillation.asked else None
+
+    @property
+    def losses_apart(self) -> int:
+        """How many losses of a step are held side by side and projected; 1 where they simply add up."""
+        if self.plan.gradient_aggregation != "pcgrad":
+            return 1
+        return self.plan.gradient_accumulation * (1 if self.asked_teacher is None else 2)
+
+    @property
     def gradients(self) -> GradientPool:
-        """Where the gradients of a batch's parts are held side by side, on the present topology."""
+        """Where the gradients of the losses that meet are held side by side, on the present topology."""
         if self._gradients is None:
             owners = [group["params"] for group in self.optimizer.param_groups]
-            self._gradients = GradientPool(owners, self.plan.gradient_accumulation)
+            self._gradients = GradientPool(owners, self.losses_apart)
         return self._gradients
 
     def topology_changed(self) -> None:
-        """Forget what depends on the topology or on a seed's stage."""
+        """Forget what depends on the topology, on a seed's stage or on the teacher."""
         self._cost = None
         self._shadowed = None
         self._gradients = None
@@ -139,13 +158,17 @@ class Session:
         return Batch(batch.inputs.to(self.device), batch.targets.to(self.device))
 
     def _measured(self) -> StepCost:
-        key = topology_key(self.host)
+        key, teacher = topology_key(self.host), self.asked_teacher
+        # Where the teacher's loss meets the host's, each has a backward pass, and in shadow a pass of its own.
+        times = 2 if teacher is not None and self.losses_apart > 1 else 1
         cost = self.meter.cost(key, self.host.model)
+        total = cost.step + (times - 1) * cost.backward
         for seed_id in self.shadowed:
             with self.host.shadow(seed_id):
-                extra = self.meter.cost(f"{key};shadow of {seed_id}", self.host.model)
-            cost = replace(cost, step=cost.step + extra.step)
-        return cost
+                total += times * self.meter.cost(f"{key};shadow of {seed_id}", self.host.model).step
+        if teacher is not None:
+            total += self.meter.teacher_cost(teacher.teacher_id, teacher.teacher)
+        return replace(cost, step=total)
 
     def _epoch_part(self, steps: int) -> float:
         return (steps % self.sampler.batches_per_epoch) / self.sampler.batches_per_epoch

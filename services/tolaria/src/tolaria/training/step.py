@@ -4,6 +4,9 @@ A batch may go through the model in equal parts, whose gradients add up to those
 step: no fence, snapshot or checkpoint lies between two parts, so there is no half-accumulated state to keep. A step
 that fails in any part leaves weights and moments as they were, and is made again from its first part. Batch statistics,
 where a model has any, are those of a part.
+
+Where a teacher takes part, each part has a second loss, that of the host's answer from the teacher's. Both add up, or
+meet as losses of their own where gradients are projected.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,7 +45,9 @@ class StepResult:
     input_seconds : float
         Part of it spent on getting the batch.
     conflict_rate : float or None
-        Share of the pairs of parts whose gradients point against each other; None where that was not looked at.
+        Share of the pairs of losses whose gradients point against each other; None where that was not looked at.
+    distillation_loss : float or None
+        Mean distillation loss of the batch times its weight; None where no teacher was asked.
     problem : str
         Empty when the update was made, else why it wasn't.
     """
@@ -54,6 +59,19 @@ class StepResult:
     input_seconds: float
     problem: Problem = ""
     conflict_rate: float | None = None
+    distillation_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Losses:
+    """What a batch, or a part of it, cost: its mean loss, and the distillation loss where a teacher was asked."""
+
+    task: float = 0.0
+    distillation: float | None = None
+
+    def __add__(self, other: _Losses) -> _Losses:
+        taught = other.distillation if self.distillation is None else self.distillation + (other.distillation or 0.0)
+        return _Losses(self.task + other.task, taught)
 
 
 def training_step(session: Session, explosion_factor: float) -> StepResult:
@@ -61,41 +79,36 @@ def training_step(session: Session, explosion_factor: float) -> StepResult:
     began = time.perf_counter()
     batch = session.next_batch()
     fed = time.perf_counter()
-    loss, conflict_rate = _forward_backward(session, batch)
+    losses, conflict_rate = _forward_backward(session, batch)
     norm = _norm(session)
-    problem = _diagnose(session, loss, norm, explosion_factor)
+    problem = _diagnose(session, losses, norm, explosion_factor)
     if not problem:
-        _update(session, loss, norm)
+        _update(session, losses.task, norm)
     return StepResult(
         step=session.counters.step,
-        loss=loss,
+        loss=losses.task,
         gradient_norm=norm,
         seconds=time.perf_counter() - began,
         input_seconds=fed - began,
         problem=problem,
         conflict_rate=conflict_rate,
+        distillation_loss=losses.distillation,
     )
 
 
-def _forward_backward(session: Session, batch: Batch) -> tuple[float, float | None]:
+def _forward_backward(session: Session, batch: Batch) -> tuple[_Losses, float | None]:
     session.learning_rate.apply(session.optimizer, session.fraction_after_step)
     forget_gradients(session.optimizer)
     parts = session.plan.gradient_accumulation
-    if parts == 1:
-        return _part_backward(session, batch, 1.0), None
-    if session.plan.gradient_aggregation == "pcgrad":
-        return _projected(session, batch, parts)
-    return sum(_part_backward(session, part, 1.0 / parts) for part in _in_parts(batch, parts)), None
-
-
-def _projected(session: Session, batch: Batch, parts: int) -> tuple[float, float]:
-    loss = 0.0
-    for index, part in enumerate(_in_parts(batch, parts)):
-        loss += _part_backward(session, part, 1.0 / parts)
-        session.gradients.take(index)
+    share, apart = 1.0 / parts, session.losses_apart > 1
+    losses = _Losses()
+    for index, part in enumerate(_in_parts(batch, parts) if parts > 1 else [batch]):
+        losses += _part_backward(session, part, share, index if apart else None)
+    if not apart:
+        return losses, None
     # A generator of each step's own: a resumed run draws what the interrupted one would have drawn.
     order = random.Random(f"{session.plan.random_seed}/{session.counters.step}")
-    return loss, session.gradients.give(order)
+    return losses, session.gradients.give(order)
 
 
 def _in_parts(batch: Batch, count: int) -> Iterator[Batch]:
@@ -104,19 +117,37 @@ def _in_parts(batch: Batch, count: int) -> Iterator[Batch]:
         yield Batch(inputs, targets)
 
 
-def _part_backward(session: Session, batch: Batch, share: float) -> float:
-    loss = _backward(session, batch, share)
-    for seed_id in session.shadowed:
-        # A seed in shadow gets its gradient; nothing else gets any from this pass.
-        with session.host.shadow(seed_id):
-            _backward(session, batch, share)
-    return float(loss.detach()) * share
+def _part_backward(session: Session, part: Batch, share: float, index: int | None) -> _Losses:
+    """Send the gradients of a part on their way; with an index each loss goes into a row of its own."""
+    teacher = session.asked_teacher
+    answer = None if teacher is None else teacher.answer(part.inputs)
+    losses = _forward(session, part, answer)
+    goals = _goals(losses, share, apart=index is not None)
+    for number, goal in enumerate(goals):
+        goal.backward(retain_graph=number + 1 < len(goals))  # type: ignore[no-untyped-call]
+        for seed_id in session.shadowed:
+            # A seed in shadow gets its gradient; nothing else gets any from this pass.
+            with session.host.shadow(seed_id):
+                beside = _goals(_forward(session, part, answer), share, apart=index is not None)
+                beside[number].backward()  # type: ignore[no-untyped-call]
+        if index is not None:
+            session.gradients.take(index * len(goals) + number)
+    told = [float(loss.detach()) * share for loss in losses]
+    return _Losses(told[0], told[1] if answer is not None else None)
 
 
-def _backward(session: Session, batch: Batch, share: float) -> Tensor:
-    loss: Tensor = mean_loss(session.task, session.host.model(batch.inputs), batch.targets)
-    (loss if share == 1.0 else loss * share).backward()  # type: ignore[no-untyped-call]
-    return loss
+def _forward(session: Session, part: Batch, answer: Any) -> list[Tensor]:
+    """Return the losses of a pass: the task's, and the distillation loss where a teacher has answered."""
+    outputs = session.host.model(part.inputs)
+    losses = [mean_loss(session.task, outputs, part.targets)]
+    if answer is not None and session.distillation is not None:
+        losses.append(session.distillation.loss(outputs, answer))
+    return losses
+
+
+def _goals(losses: list[Tensor], share: float, *, apart: bool) -> list[Tensor]:
+    goals = losses if apart or len(losses) == 1 else [losses[0] + losses[1]]
+    return goals if share == 1.0 else [goal * share for goal in goals]
 
 
 def _norm(session: Session) -> float:
@@ -124,13 +155,13 @@ def _norm(session: Session) -> float:
     return gradient_norm(parameter for group in groups for parameter in group["params"]) or 0.0
 
 
-def _diagnose(session: Session, loss: float, norm: float, explosion_factor: float) -> Problem:
-    if not math.isfinite(loss):
+def _diagnose(session: Session, losses: _Losses, norm: float, explosion_factor: float) -> Problem:
+    if not math.isfinite(losses.task + (losses.distillation or 0.0)):
         return "non_finite_loss"
     if not math.isfinite(norm):
         return "non_finite_gradient"
     first = session.statistics.first_loss
-    if first is not None and loss > explosion_factor * first:
+    if first is not None and losses.task > explosion_factor * first:
         return "loss_explosion"
     return ""
 

@@ -7,16 +7,20 @@ from typing import Final
 
 from esper_core import leyline
 from esper_core.errors import UnimplementedError, ValidationError
+from esper_runtime import distillation
 from esper_tasks import ParameterValue, Task, TaskSpec
 from tolaria.training.budget import Budget
 from tolaria.training.plan import (
     AGGREGATIONS,
     CONTROL_LOSS,
     GROWTH_POLICIES,
+    TEACHER_WEIGHT_LIMIT,
+    TEMPERATURE_LIMIT,
     GrowthPlan,
     LearningRatePlan,
     OptimizerPlan,
     RunPlan,
+    TeacherPlan,
 )
 
 _ISOLATIONS: Final = frozenset(leyline.IsolationMode.values())
@@ -63,6 +67,7 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         topology_only=spec.topology_only,
         gradient_accumulation=_parts(spec.gradient_accumulation or 1, batch_size),
         gradient_aggregation=_aggregation(spec),
+        teacher=_teacher(spec.teacher) if spec.HasField("teacher") else None,
     )
 
 
@@ -99,13 +104,36 @@ def _parts(parts: int, batch_size: int) -> int:
 
 def _aggregation(spec: leyline.RunSpec) -> str:
     chosen = spec.gradient_aggregation or "sum"
-    if chosen not in AGGREGATIONS or (chosen == "pcgrad" and spec.gradient_accumulation < 2):
+    several = spec.gradient_accumulation > 1 or spec.HasField("teacher")
+    if chosen not in AGGREGATIONS or (chosen == "pcgrad" and not several):
         raise ValidationError(
             f"Gradients of {spec.gradient_accumulation or 1} parts cannot be aggregated by {chosen!r}.",
             field="spec.gradient_aggregation",
-            allowed="sum, or pcgrad where spec.gradient_accumulation is at least 2",
+            allowed="sum, or pcgrad where spec.gradient_accumulation is at least 2 or a teacher takes part",
         )
     return chosen
+
+
+def _teacher(given: leyline.TeacherSpec) -> TeacherPlan:
+    plan = TeacherPlan(
+        source=given.source,
+        weight=given.weight if given.HasField("weight") else distillation.WEIGHT,
+        temperature=given.temperature if given.HasField("temperature") else distillation.TEMPERATURE,
+        memory_bytes=given.memory_bytes or distillation.BUDGET_BYTES,
+    )
+    bounds = (
+        ("source", bool(plan.source), "the folder of a checkpoint or of an exported model"),
+        ("weight", 0 <= plan.weight <= TEACHER_WEIGHT_LIMIT, f"a number from 0 to {TEACHER_WEIGHT_LIMIT:g}"),
+        ("temperature", 0 < plan.temperature <= TEMPERATURE_LIMIT, f"above 0, at most {TEMPERATURE_LIMIT:g}"),
+    )
+    for field, holds, allowed in bounds:
+        if not holds:
+            raise ValidationError(
+                f"A teacher's {field} cannot be {getattr(plan, field)!r}.",
+                field=f"spec.teacher.{field}",
+                allowed=allowed,
+            )
+    return plan
 
 
 def _check_bounds(spec: leyline.RunSpec) -> None:

@@ -36,7 +36,7 @@ from tolaria.worker.assembly import Surroundings, assemble
 from tolaria.worker.ending import conclude
 from tolaria.worker.facts import run_facts
 from tolaria.worker.planning import resolve_plan
-from tolaria.worker.start import Begun, begin, was_interrupted
+from tolaria.worker.start import Begun, begin, begin_teaching, was_interrupted
 from tolaria.worker.wiring import Wiring
 
 Train: TypeAlias = Callable[[TrainingLoop], Ending]
@@ -98,6 +98,7 @@ class _Start:
 
     def _take(self) -> int:
         session, begun = self._open()
+        teacher = begin_teaching(session, self._former_teacher(session))
         parts = assemble(session, self._surroundings())
         wiring = Wiring(
             run_facts(session),
@@ -110,7 +111,7 @@ class _Start:
         )
         mediator = Mediator(wiring.parts, self._settings.shutdown_s, wiring.part_crashed)
         mediator.start()
-        self._tell_start(parts, begun)
+        self._tell_start(parts, begun, teacher)
         ending = Ending("halted", "The worker failed.")
         try:
             parts.keeper.start()
@@ -158,7 +159,13 @@ class _Start:
     def _store(self) -> CheckpointStore:
         return CheckpointStore(self._run_dir.checkpoints_path, self._settings.checkpoints_kept)
 
-    def _tell_start(self, parts: LoopParts, begun: Begun) -> None:
+    def _former_teacher(self, session: Session) -> leyline.TeacherChange | None:
+        if session.plan.teacher is None:
+            return None
+        told = self._events.last(leyline.RUN_EVENT_KIND_TEACHER)
+        return None if told is None else told.teacher
+
+    def _tell_start(self, parts: LoopParts, begun: Begun, teacher: leyline.TeacherChange | None) -> None:
         earlier = self._earlier
         started = SYSTEM_CLOCK.wall()
         if earlier is not None and earlier.HasField("started_at"):
@@ -171,6 +178,8 @@ class _Start:
         if self._events.repaired:
             _log.warning("the event journal was repaired", damage=self._events.repaired)
         parts.reporter.change_state(leyline.RUN_STATE_RUNNING, begun.reason)
+        if teacher is not None:
+            parts.reporter.tell(teacher)
 
     def _leave_mark(self) -> WorkerMark:
         former = self._run_dir.read_mark()

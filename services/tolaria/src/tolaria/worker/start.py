@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from esper_core import leyline
-from esper_core.errors import NotFoundError
+from esper_core.errors import NotFoundError, StateConflictError
 from esper_runtime import load_kernel, materialise, stages
 from esper_runtime.errors import TopologyMismatchError
 from esper_runtime.ownership import HOST
@@ -18,8 +18,10 @@ from esper_runtime.snapshot_store import read_snapshot
 from esper_runtime.topology import Topology
 from tolaria.state.capture import restore_session
 from tolaria.state.checkpoints import BadCheckpoint, CheckpointStore
+from tolaria.state.teachers import load_teacher
 from tolaria.training.optimizer import build_optimizer
 from tolaria.training.session import Session
+from tolaria.training.teacher import take_teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,40 @@ def begin(session: Session, store: CheckpointStore) -> Begun:
         adopt_model(session, _read(Path(source)))
         return Begun(f"Started from the model in {source}.", False, tuple(bad))
     return Begun("Started.", False, tuple(bad))
+
+
+def begin_teaching(session: Session, former: leyline.TeacherChange | None = None) -> leyline.TeacherChange | None:
+    """Let a session learn from the teacher of its plan.
+
+    Parameters
+    ----------
+    session : Session
+        Where the run stands.
+    former : TeacherChange, optional
+        What an earlier start of the run told last about its teacher.
+
+    Returns
+    -------
+    TeacherChange or None
+        The news; None where the plan names no teacher, or it was dismissed earlier.
+
+    Raises
+    ------
+    StateConflictError
+        If the folder holds another teacher than an earlier start of the run has learned from.
+    EsperError
+        If it cannot be loaded, does not fit or is too large; the session is as it was then.
+    """
+    plan = session.plan.teacher
+    if plan is None or (former is not None and not former.takes_part):
+        return None
+    loaded = load_teacher(session, Path(plan.source))
+    if former is not None and former.teacher_id != loaded.teacher_id:
+        raise StateConflictError(
+            f"{plan.source} holds the teacher {loaded.teacher_id}, and this run has learned from {former.teacher_id}. "
+            "Put that one back, or start a new run."
+        )
+    return take_teacher(session, plan, loaded)
 
 
 def adopt_model(session: Session, snapshot: Snapshot) -> None:

@@ -224,6 +224,47 @@ class GrowthSpec(_message.Message):
 Global___GrowthSpec: _TypeAlias = GrowthSpec  # noqa: Y015
 
 @_typing.final
+class TeacherSpec(_message.Message):
+    """A frozen model from whose answers a run learns besides the targets (knowledge distillation)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Folder of a checkpoint of a run of the same task, or of a model that such a run exported; required."""
+    weight: _builtins.float
+    """Factor on the distillation loss, 0 to 100; with 0 the teacher is never asked; absent means 0.3."""
+    temperature: _builtins.float
+    """Temperature of both distributions, above 0, at most 100; absent means 4."""
+    memory_bytes: _builtins.int
+    """Most memory that its parameters and buffers may take; 0 means 1 GiB."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        weight: _builtins.float | None = ...,
+        temperature: _builtins.float | None = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "_weight", b"_weight", "temperature", b"temperature", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "_weight", b"_weight", "memory_bytes", b"memory_bytes", "source", b"source", "temperature", b"temperature", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___TeacherSpec: _TypeAlias = TeacherSpec  # noqa: Y015
+
+@_typing.final
 class RunSpec(_message.Message):
     """What a user asks for."""
 
@@ -251,6 +292,7 @@ class RunSpec(_message.Message):
     TOPOLOGY_ONLY_FIELD_NUMBER: _builtins.int
     GRADIENT_ACCUMULATION_FIELD_NUMBER: _builtins.int
     GRADIENT_AGGREGATION_FIELD_NUMBER: _builtins.int
+    TEACHER_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     task: _builtins.str
@@ -289,7 +331,7 @@ class RunSpec(_message.Message):
     """
     gradient_aggregation: _builtins.str
     """How the gradients of the parts meet: "sum", or "pcgrad", which takes from each what goes against another and holds
-    the gradients of all parts at once; empty means "sum".
+    the gradients of all parts at once; empty means "sum". A teacher's loss is a part of its own there.
     """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskParameter]:
@@ -306,6 +348,10 @@ class RunSpec(_message.Message):
     @_builtins.property
     def growth(self) -> Global___GrowthSpec:
         """Growth; absent means none."""
+
+    @_builtins.property
+    def teacher(self) -> Global___TeacherSpec:
+        """Teacher; absent means none."""
 
     def __init__(
         self,
@@ -332,10 +378,11 @@ class RunSpec(_message.Message):
         topology_only: _builtins.bool = ...,
         gradient_accumulation: _builtins.int = ...,
         gradient_aggregation: _builtins.str = ...,
+        teacher: Global___TeacherSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth", "learning_rate", b"learning_rate", "optimizer", b"optimizer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth", "learning_rate", b"learning_rate", "optimizer", b"optimizer", "teacher", b"teacher"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "teacher", b"teacher", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -361,6 +408,7 @@ class RunProgress(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     STEPS_PER_S_FIELD_NUMBER: _builtins.int
     BITS_PER_CHARACTER_FIELD_NUMBER: _builtins.int
+    DISTILLATION_LOSS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps made."""
     total_steps: _builtins.int
@@ -385,6 +433,8 @@ class RunProgress(_message.Message):
     """Speed."""
     bits_per_character: _builtins.float
     """For language tasks."""
+    distillation_loss: _builtins.float
+    """Distillation loss of the last step times its weight; absent where no teacher is asked."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Wall time so far."""
@@ -410,13 +460,16 @@ class RunProgress(_message.Message):
         generation: _builtins.int = ...,
         steps_per_s: _builtins.float = ...,
         bits_per_character: _builtins.float | None = ...,
+        distillation_loss: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character", "_eta", b"_eta", "_loss", b"_loss", "_validation_accuracy", b"_validation_accuracy", "_validation_loss", b"_validation_loss", "bits_per_character", b"bits_per_character", "elapsed", b"elapsed", "eta", b"eta", "loss", b"loss", "validation_accuracy", b"validation_accuracy", "validation_loss", b"validation_loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character", "_distillation_loss", b"_distillation_loss", "_eta", b"_eta", "_loss", b"_loss", "_validation_accuracy", b"_validation_accuracy", "_validation_loss", b"_validation_loss", "bits_per_character", b"bits_per_character", "distillation_loss", b"distillation_loss", "elapsed", b"elapsed", "eta", b"eta", "loss", b"loss", "validation_accuracy", b"validation_accuracy", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character", "_eta", b"_eta", "_loss", b"_loss", "_validation_accuracy", b"_validation_accuracy", "_validation_loss", b"_validation_loss", "bits_per_character", b"bits_per_character", "elapsed", b"elapsed", "epoch", b"epoch", "eta", b"eta", "flops_used", b"flops_used", "fraction", b"fraction", "generation", b"generation", "loss", b"loss", "parameters", b"parameters", "step", b"step", "steps_per_s", b"steps_per_s", "total_steps", b"total_steps", "validation_accuracy", b"validation_accuracy", "validation_loss", b"validation_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character", "_distillation_loss", b"_distillation_loss", "_eta", b"_eta", "_loss", b"_loss", "_validation_accuracy", b"_validation_accuracy", "_validation_loss", b"_validation_loss", "bits_per_character", b"bits_per_character", "distillation_loss", b"distillation_loss", "elapsed", b"elapsed", "epoch", b"epoch", "eta", b"eta", "flops_used", b"flops_used", "fraction", b"fraction", "generation", b"generation", "loss", b"loss", "parameters", b"parameters", "step", b"step", "steps_per_s", b"steps_per_s", "total_steps", b"total_steps", "validation_accuracy", b"validation_accuracy", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bits_per_character: _TypeAlias = _typing.Literal["bits_per_character"]  # noqa: Y015
     _WhichOneofArgType__bits_per_character: _TypeAlias = _typing.Literal["_bits_per_character", b"_bits_per_character"]  # noqa: Y015
+    _WhichOneofReturnType__distillation_loss: _TypeAlias = _typing.Literal["distillation_loss"]  # noqa: Y015
+    _WhichOneofArgType__distillation_loss: _TypeAlias = _typing.Literal["_distillation_loss", b"_distillation_loss"]  # noqa: Y015
     _WhichOneofReturnType__eta: _TypeAlias = _typing.Literal["eta"]  # noqa: Y015
     _WhichOneofArgType__eta: _TypeAlias = _typing.Literal["_eta", b"_eta"]  # noqa: Y015
     _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
@@ -427,6 +480,8 @@ class RunProgress(_message.Message):
     _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bits_per_character) -> _WhichOneofReturnType__bits_per_character | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__distillation_loss) -> _WhichOneofReturnType__distillation_loss | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__eta) -> _WhichOneofReturnType__eta | None: ...
     @_typing.overload
@@ -781,6 +836,44 @@ class ControlLoss(_message.Message):
 Global___ControlLoss: _TypeAlias = ControlLoss  # noqa: Y015
 
 @_typing.final
+class TeacherChange(_message.Message):
+    """A teacher takes part in a run from now on, or has gone from its memory and its loss."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEACHER_ID_FIELD_NUMBER: _builtins.int
+    TAKES_PART_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    FLOPS_PER_STEP_FIELD_NUMBER: _builtins.int
+    teacher_id: _builtins.str
+    """Name of what it came from, and the beginning of the SHA-256 of its record."""
+    takes_part: _builtins.bool
+    """True when it takes part, false when it has gone; then it never comes back into this run."""
+    reason: _builtins.str
+    """A sentence."""
+    memory_bytes: _builtins.int
+    """Memory of its parameters and buffers."""
+    flops_per_step: _builtins.int
+    """What it adds to the training FLOPs of an optimizer step."""
+    def __init__(
+        self,
+        *,
+        teacher_id: _builtins.str = ...,
+        takes_part: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+        flops_per_step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flops_per_step", b"flops_per_step", "memory_bytes", b"memory_bytes", "reason", b"reason", "takes_part", b"takes_part", "teacher_id", b"teacher_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TeacherChange: _TypeAlias = TeacherChange  # noqa: Y015
+
+@_typing.final
 class RunEvent(_message.Message):
     """Something that happened in a run."""
 
@@ -806,6 +899,7 @@ class RunEvent(_message.Message):
     EMERGENCY_FIELD_NUMBER: _builtins.int
     CONTROL_LOSS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    TEACHER_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     event_id: _builtins.str
@@ -874,6 +968,10 @@ class RunEvent(_message.Message):
     def result(self) -> Global___RunResult:
         """RESULT."""
 
+    @_builtins.property
+    def teacher(self) -> Global___TeacherChange:
+        """TEACHER."""
+
     def __init__(
         self,
         *,
@@ -897,12 +995,13 @@ class RunEvent(_message.Message):
         emergency: Global___EmergencyNote | None = ...,
         control_loss: Global___ControlLoss | None = ...,
         result: Global___RunResult | None = ...,
+        teacher: Global___TeacherChange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "state", b"state", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "state", b"state", "teacher", b"teacher", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "state", b"state", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "state", b"state", "teacher", b"teacher", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result", "teacher"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
