@@ -12,7 +12,7 @@ from esper_cli.run_client import stage_word, state_word
 from esper_core import leyline
 from esper_core.clocks import from_duration
 
-_KINDS: Final = ("seed", "rollback", "emergency", "control_loss", "state", "gate", "command")
+_KINDS: Final = ("seed", "rollback", "emergency", "control_loss", "state", "gate", "command", "teacher")
 
 
 def follow(events: Iterable[leyline.RunEvent], label: str) -> None:
@@ -63,7 +63,11 @@ def told(event: leyline.RunEvent) -> str:
         return (
             f"{event.control_loss.peer} {'lost' if event.control_loss.lost else 'is back'}: {event.control_loss.reason}"
         )
-    return ""
+    return _of_teacher(event.teacher) if which == "teacher" else ""
+
+
+def _of_teacher(change: leyline.TeacherChange) -> str:
+    return f"teacher {change.teacher_id} {'takes part' if change.takes_part else 'has gone'}: {change.reason}"
 
 
 def _figures(progress: leyline.RunProgress) -> str:

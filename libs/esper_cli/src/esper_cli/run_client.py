@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from esper_cli.stack_client import StackClient
@@ -14,6 +15,7 @@ from esper_core.errors import (
     OperationCancelledError,
     RunFailedError,
     RunHaltedError,
+    StateConflictError,
     TimeoutExceededError,
     UnavailableError,
 )
@@ -113,6 +115,21 @@ class RunClient:
     def _stub(self) -> Iterator[Any]:
         with self._stack.channel("tolaria") as channel:
             yield tolaria_pb2_grpc.RunServiceStub(channel)
+
+
+def last_checkpoint(runs: RunClient, run_id: str, otherwise: str) -> str:
+    """Return the folder of a run's last good checkpoint.
+
+    Raises
+    ------
+    StateConflictError
+        If it has none; `otherwise` says what that means.
+    """
+    answer = runs.call("ListCheckpoints", tolaria_pb2.ListCheckpointsRequest(training_run_id=run_id))
+    good = [row.checkpoint_id for row in answer.checkpoints if row.good]
+    if not good:
+        raise StateConflictError(f"Run {run_id} has no good checkpoint, so that {otherwise}.")
+    return str(Path(answer.folder) / good[0])
 
 
 def run_summary(status: leyline.RunStatus) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class RunOptions:
         Checkpoint folder to start from.
     on_control_loss : str
         "continue" or "halt".
+    teacher : TeacherSpec or None
+        Model to learn from besides the targets.
     """
 
     task: str
@@ -78,6 +80,7 @@ class RunOptions:
     label: str = ""
     start_from: str = ""
     on_control_loss: str = ""
+    teacher: leyline.TeacherSpec | None = None
 
 
 def run_spec(options: RunOptions) -> leyline.RunSpec:
@@ -104,6 +107,7 @@ def run_spec(options: RunOptions) -> leyline.RunSpec:
         label=options.label,
         start_from=options.start_from,
         on_control_loss=options.on_control_loss,
+        teacher=options.teacher,
         growth=leyline.GrowthSpec(
             policy=options.policy,
             sites=options.sites,

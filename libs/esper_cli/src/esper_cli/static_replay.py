@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from esper_cli.run_client import RunClient, raise_unless_completed, run_summary
+from esper_cli.run_client import RunClient, last_checkpoint, raise_unless_completed, run_summary
 from esper_core import leyline
 from esper_core.errors import StateConflictError
-from esper_core.pb.esper.tolaria.v1 import tolaria_pb2
 
 RATES: Final = (2.5e-3, 5e-3, 1e-2, 2e-2)
 SEARCH_SHARE: Final = 0.25
@@ -93,7 +91,7 @@ def replay_static(runs: RunClient, run_id: str, rates: Sequence[float], follow: 
     """
     grown = runs.status(run_id)
     _check(grown)
-    start_from = _last_checkpoint(runs, run_id)
+    start_from = last_checkpoint(runs, run_id, "its topology cannot be read")
 
     def trained(rate: float, flops: int, seed: int, label: str) -> leyline.RunStatus:
         submitted = runs.submit(_spec(grown, start_from, rate, flops, seed, label))
@@ -119,14 +117,6 @@ def _check(grown: leyline.RunStatus) -> None:
         raise StateConflictError(f"Run {run_id} kept no seed, so that its final network is the one it began with.")
     if not grown.result.accuracy_measured:
         raise StateConflictError(f"Run {run_id} measured no accuracy, so that nothing can be compared with it.")
-
-
-def _last_checkpoint(runs: RunClient, run_id: str) -> str:
-    answer = runs.call("ListCheckpoints", tolaria_pb2.ListCheckpointsRequest(training_run_id=run_id))
-    good = [row.checkpoint_id for row in answer.checkpoints if row.good]
-    if not good:
-        raise StateConflictError(f"Run {run_id} has no good checkpoint, so that its topology cannot be read.")
-    return str(Path(answer.folder) / good[0])
 
 
 def _spec(grown: leyline.RunStatus, start_from: str, rate: float, flops: int, seed: int, label: str) -> leyline.RunSpec:

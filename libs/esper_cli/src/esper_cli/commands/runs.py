@@ -14,6 +14,7 @@ from esper_cli.run_client import RunClient, raise_unless_completed, run_summary,
 from esper_cli.run_spec import RunOptions, run_spec, unique, whole_number
 from esper_cli.stack_client import StackClient
 from esper_cli.static_replay import RATES, replay_static
+from esper_cli.teacher import TeacherOptions, reset_teacher, teacher_spec
 from esper_core import leyline
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2
 
@@ -51,11 +52,25 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
     label: Annotated[str, typer.Option(help="Name for people.")] = "",
     start_from: Annotated[str, typer.Option("--from", help="Checkpoint folder to start from.")] = "",
     on_control_loss: Annotated[str, typer.Option(help="continue or halt when the controller is away.")] = "",
+    teacher: Annotated[
+        str, typer.Option(help="Learn from a model too: a run that has ended, a checkpoint, or an exported folder.")
+    ] = "",
+    teacher_weight: Annotated[
+        float | None, typer.Option(help="Factor on the teacher's loss, 0.3 if not given.")
+    ] = None,
+    teacher_temperature: Annotated[
+        float | None, typer.Option(help="Temperature at which answers are compared, 4 if not given.")
+    ] = None,
+    teacher_memory_mib: Annotated[
+        int, typer.Option(min=0, help="Most memory that the teacher may take, in MiB; 0 for 1024.")
+    ] = 0,
     follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Show the run until it has ended.")] = False,
     state_dir: StateDir = DEFAULT_STATE_DIR,
     as_json: Json = False,
 ) -> None:
     """Submit a run; with --follow show it to its end and exit by how it ended."""
+    runs = _runs(state_dir)
+    wanted = TeacherOptions(teacher, teacher_weight, teacher_temperature, teacher_memory_mib)
     options = RunOptions(
         task=task,
         policy=policy,
@@ -79,8 +94,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
         label=label,
         start_from=start_from,
         on_control_loss=on_control_loss,
+        teacher=teacher_spec(wanted, runs),
     )
-    runs = _runs(state_dir)
     status = runs.submit(run_spec(options))
     if follow_it:
         _follow(runs, status.training_run_id, as_json)
@@ -182,6 +197,21 @@ def export(
     request = tolaria_pb2.ExportRunRequest(training_run_id=run_id, folder=str(folder.expanduser().absolute()))
     answer = _runs(state_dir).call("ExportRun", request, 120.0)
     print_json(answer) if as_json else say(f"Exported to {answer.folder}: {', '.join(answer.files)}")
+
+
+@app.command("reset-teacher")
+def forget_teacher(
+    run_id: RunId,
+    reason: Reason = "asked for on the command line",
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    as_json: Json = False,
+) -> None:
+    """Let the teacher of a growing run go at its next fence, for good."""
+    had_teacher = reset_teacher(StackClient.of(state_dir), run_id, reason)
+    if as_json:
+        print_json({"run_id": run_id, "had_teacher": had_teacher})
+        return
+    say(f"The teacher of run {run_id} goes at its next fence." if had_teacher else f"Run {run_id} has no teacher.")
 
 
 @app.command("replay-static")
