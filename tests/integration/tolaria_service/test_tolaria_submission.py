@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from esper_core.errors import (
 from esper_core.ids import new_run_id, new_ulid
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2, tolaria_pb2_grpc
 from esper_core.rpc import mapped_errors
+from support.teaching import ended_run, taught_by
 from support.tolaria_service import RunClient, TolariaProcess, spec
 
 
@@ -37,6 +39,23 @@ async def test_a_run_is_taken_trained_and_told(shared_runs: RunClient) -> None:
     assert await shared_runs.events(run_id, after=events[-2].sequence) == [events[-1]]
     listed = await shared_runs.call("ListRuns", tolaria_pb2.ListRunsRequest(limit=1))
     assert [run.training_run_id for run in listed.runs] == [run_id]
+
+
+@pytest.mark.req("KAS-18")
+async def test_a_run_learns_from_one_that_has_ended_unless_it_is_too_large(
+    shared_runs: RunClient, tmp_path: Path
+) -> None:
+    source = ended_run(tmp_path, steps=5)
+    with pytest.raises(ValidationError, match="use a smaller one, or raise the budget") as refused:
+        await shared_runs.submit(spec(20, teacher=taught_by(source, memory_bytes=100)))
+    assert refused.value.details["allowed"] == "at most 100 bytes"
+    run_id = await shared_runs.submit(spec(20, teacher=taught_by(source)))
+    events = await shared_runs.events(run_id, follow=True)
+    (news,) = [event.teacher for event in events if event.kind == leyline.RUN_EVENT_KIND_TEACHER]
+    assert news.takes_part and source.name in news.teacher_id
+    status = await shared_runs.status(run_id)
+    assert status.state == leyline.RUN_STATE_COMPLETED and status.progress.distillation_loss > 0
+    assert status.result.flops >= 20 * news.flops_per_step > 0
 
 
 async def test_what_the_task_decides_is_told(shared_runs: RunClient) -> None:
@@ -71,6 +90,7 @@ BAD: list[tuple[dict[str, Any], type[EsperError], str]] = [
     ({"batch_size": 10**9}, ValidationError, "batch"),
     ({"on_control_loss": "weep"}, ValidationError, "continue, halt"),
     ({"start_from": "/nowhere"}, ValidationError, "spec.start_from"),
+    ({"teacher": leyline.TeacherSpec()}, ValidationError, "The teacher has no source"),
     ({"optimizer": leyline.OptimizerSpec(name="adm", learning_rate=1)}, ValidationError, "Did you mean 'adam'"),
     ({"optimizer": leyline.OptimizerSpec(name="sgd", learning_rate=-1)}, ValidationError, "learning rate"),
     ({"learning_rate": leyline.LearningRateSpec(policy="sine")}, ValidationError, "constant, cosine, step, plateau"),
