@@ -18,14 +18,18 @@ from esper_core import leyline
 from esper_core.blueprints import KernelSpec, sha256_hex
 from esper_core.blueprints.messages import contract_to_message, parameters_to_messages
 from esper_core.clocks import to_timestamp
+from esper_core.errors import NotFoundError
 from esper_core.ids import new_run_id
 from esper_core.journal import read_journal
+from esper_core.pb.esper.kasmina.v1 import kasmina_pb2, kasmina_pb2_grpc
 from esper_core.pb.esper.urza.v1 import urza_pb2, urza_pb2_grpc
+from esper_core.rpc import mapped_errors
 from esper_core.security import Keyring
 from esper_runtime.kernels import materialise
 from support.service_process import ServiceProcess
+from support.teaching import ended_run, taught_by
 from support.tolaria_runs import letter_spec, open_letter
-from support.waiting import wait_until
+from support.waiting import await_until, wait_until
 from tolaria.rundir import RunDirectory, RunRequest
 
 BLUEPRINT = "mlp_residual.v1"
@@ -102,10 +106,10 @@ def _parts(spec: KernelSpec, weights: bytes) -> Iterator[urza_pb2.PutKernelReque
     yield urza_pb2.PutKernelRequest(chunk=weights)
 
 
-def new_run(folder: Path, steps: int) -> RunDirectory:
+def new_run(folder: Path, steps: int, **changes: object) -> RunDirectory:
     run = RunDirectory(folder)
     growth = leyline.GrowthSpec(policy="schedule", blueprint_ids=[BLUEPRINT], max_seeds=1)
-    request = RunRequest(new_run_id(), letter_spec(max_steps=steps, growth=growth), datetime.now(UTC))
+    request = RunRequest(new_run_id(), letter_spec(max_steps=steps, growth=growth, **changes), datetime.now(UTC))
     run.write_request(request)
     return run
 
@@ -131,10 +135,28 @@ def status(run: RunDirectory) -> leyline.RunStatus:
     return run.read_status() or leyline.RunStatus()
 
 
+async def dismiss_teacher(plane: ControlPlane, run: RunDirectory) -> bool:
+    """Let the teacher of a run go; False as long as Kasmina does not know of one."""
+    request = kasmina_pb2.ResetTeacherRequest(training_run_id=run.read_request().run_id, reason="It is not needed.")
+    try:
+        async with plane.services["kasmina"].channel(plane.keyring, "test") as channel:
+            with mapped_errors("kasmina"):
+                return bool((await kasmina_pb2_grpc.ExecutorStub(channel).ResetTeacher(request)).had_teacher)
+    except NotFoundError:
+        return False
+
+
+@pytest.mark.req("KAS-13")
 async def test_a_seed_is_grown_through_the_real_services(plane: ControlPlane, tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run", 8000)
-    assert start(run, plane).wait(100) == 0
+    teacher = taught_by(ended_run(tmp_path / "teacher", steps=5), weight=0.0)
+    run = new_run(tmp_path / "run", 8000, teacher=teacher)
+    worker = start(run, plane)
+    await await_until(lambda: dismiss_teacher(plane, run), 30, what="a teacher to let go of")
+    assert worker.wait(100) == 0
     ended = status(run)
+    changes = [event.teacher for event in events(run) if event.HasField("teacher")]
+    assert [change.takes_part for change in changes] == [True, False]
+    assert changes[1].reason == "It is not needed." and changes[0].teacher_id == changes[1].teacher_id
     assert ended.state == leyline.RUN_STATE_COMPLETED
     assert stages(run)[:5] == [
         leyline.SEED_STAGE_GERMINATED,
