@@ -196,3 +196,15 @@ def test_a_culled_seed_that_comes_back_is_detached_again(before_detach: bool) ->
     notes = run.connect()
     assert "detached again" in notes[0].resolution
     assert run.stage(SEED) == EMBARGOED and not run.held
+
+
+@pytest.mark.req("KAS-13")
+def test_a_reset_that_the_runtime_did_not_hear_is_repeated_after_a_restart_as_well() -> None:
+    run = ScriptedRuntime()
+    run.connect(teacher_id="mentor")
+    run.take(run.executor.reset_teacher("It teaches nonsense."))
+    restart(run)
+    for teacher_id, told in (("mentor", 2), ("", 2), ("another", 2)):
+        run.connect(teacher_id=teacher_id)
+        assert [fact.teacher_id for fact in run.of(f.TeacherReset)] == ["mentor"] * told
+    assert run.executor.ledger.teacher_id == "another"

@@ -28,6 +28,8 @@ class RunLedger:
         Whether the run waits at its last fence.
     teacher_id : str
         Teacher that takes part, by the last hello; there is one at most, and a new one replaces it.
+    dismissed : TeacherReset or None
+        The last reset, which a runtime may not have heard.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -43,6 +45,7 @@ class RunLedger:
         self.embargoes: dict[tuple[str, str], Embargo] = {}
         self.outcomes: dict[str, bool] = {}
         self.teacher_id = ""
+        self.dismissed: f.TeacherReset | None = None
 
     def site(self, name: str) -> Site | None:
         """Return a site by name."""
@@ -166,7 +169,7 @@ class RunLedger:
 
     @_apply.register
     def _(self, fact: f.TeacherReset) -> None:
-        self.teacher_id = ""
+        self.teacher_id, self.dismissed = "", fact
 
     @_apply.register
     def _(self, fact: f.RunClosed) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from esper_core import leyline
 from esper_core.clocks import Clock
@@ -119,6 +119,7 @@ class RunExecutor:
         known = self.ledger.opened is not None
         turn = self._turn()
         turn.emit(_opened(greeting, turn))
+        self._dismiss_again(turn)
         notes = reconcile(turn, greeting.inventory)
         return Reception(known, notes, tuple(turn.facts))
 
@@ -184,6 +185,12 @@ class RunExecutor:
         if teacher_id:
             turn.emit(f.TeacherReset(self.ledger.run_id, teacher_id, reason, turn.now))
         return tuple(turn.facts)
+
+    def _dismiss_again(self, turn: Turn) -> None:
+        """Repeat a reset to a runtime that still has the teacher: the conversation broke before it heard."""
+        last = self.ledger.dismissed
+        if last is not None and last.teacher_id == self.ledger.teacher_id:
+            turn.emit(replace(last, at=turn.now))
 
     def _turn(self) -> Turn:
         return Turn(self.ledger, self._rules, self._clock.wall(), self._mint)
