@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from esper_core.errors import QuarantinedError, RunFailedError, ValidationError
-from esper_runtime import GrowthStep, HeldOut, Session, load_exported, stages
+from esper_runtime import Distillation, GrowthStep, HeldOut, Session, load_exported, stages, teacher_owner
 from esper_runtime.errors import UnknownSeedError, UnknownSiteError
 from esper_runtime.graft import Graft
 from esper_runtime.own_loop import Pace, Rules
@@ -365,3 +365,24 @@ def test_what_cannot_work_is_refused_before_the_first_step() -> None:
     with pytest.raises(UnknownSeedError):
         session_on(model).explain("hidden/1")
     assert equal_bits(model.state_dict(), before)
+
+
+@pytest.mark.req("KAS-18")
+def test_a_model_grows_while_a_teacher_stands_beside_it() -> None:
+    session = session_on(tiny_model())
+    teacher = tiny_model()
+    distillation = Distillation(session.host.ownership)
+    distillation.register("teacher", teacher)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    for step in range(STEPS):
+        session.optimizer.zero_grad()
+        x, y = batch(step)
+        logits = session.host.model(x)
+        loss = F.cross_entropy(logits, y) + distillation.loss(logits, distillation.answer(x))
+        loss.backward()
+        session.step(loss)
+    session.finish()
+    assert "germinated" in told(session)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert teacher_owner("teacher") in session.host.ownership.owners()
+    assert distillation.reset()

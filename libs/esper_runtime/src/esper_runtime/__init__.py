@@ -7,6 +7,7 @@ from esper_runtime.blend_summary import BlendSummary, summarise_blend
 from esper_runtime.blending import BlendSpec
 from esper_runtime.contracts import Site, SiteContract, check_module
 from esper_runtime.counterfactual import Contribution, probe
+from esper_runtime.distillation import Distillation
 from esper_runtime.export import export_model, load_exported
 from esper_runtime.flops import FlopCount, count_flops
 from esper_runtime.graft import Graft
@@ -35,6 +36,7 @@ __all__ = [
     "BlendSummary",
     "Clash",
     "Contribution",
+    "Distillation",
     "FlopCount",
     "Graft",
     "GraftRecord",
