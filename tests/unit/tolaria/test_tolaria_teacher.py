@@ -118,12 +118,16 @@ def test_a_teacher_of_no_weight_is_as_none_bit_for_bit(source: Path) -> None:
     assert bare.counters == mute.counters
 
 
-def test_a_checkpoint_and_an_exported_model_teach_the_same(source: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_and_an_exported_model_teach_the_same_and_take_the_same(source: Path, tmp_path: Path) -> None:
     export_run(source.parent.parent, tmp_path / "out")
     session, inputs = open_letter(), open_letter().data.test.inputs[:64]
-    answers = [load_teacher(session, folder).model.eval()(inputs) for folder in (source, tmp_path / "out")]
+    answers = [load_teacher(session, folder, 1 << 20).model.eval()(inputs) for folder in (source, tmp_path / "out")]
     assert torch.equal(*answers)
-    assert torch.equal(answers[0], load_exported(tmp_path / "out")(inputs))
+    teacher = load_exported(tmp_path / "out")
+    assert torch.equal(answers[0], teacher(inputs))
+    for folder in (source, tmp_path / "out"):
+        with pytest.raises(TeacherTooLargeError, match=f"takes {memory_of(teacher)} bytes"):
+            load_teacher(session, folder, memory_of(teacher) - 1)
 
 
 def test_a_grown_run_teaches_with_what_it_kept(tmp_path: Path) -> None:
@@ -141,7 +145,7 @@ def test_a_grown_run_teaches_with_what_it_kept(tmp_path: Path) -> None:
     run.events.close()
     (record,) = run.store.records()
     session = open_letter()
-    teacher = load_teacher(session, record.path).model
+    teacher = load_teacher(session, record.path, 1 << 20).model
     count = sum(parameter.numel() for parameter in teacher.parameters())
     assert session.host.parameter_count() < count < kept
 
@@ -170,6 +174,12 @@ def exported_for_another_task(source: Path, folder: Path) -> Path:
     return folder / "out"
 
 
+def exported_without_weights(source: Path, folder: Path) -> Path:
+    export_run(source.parent.parent, folder / "out")
+    (folder / "out" / "model.safetensors").unlink()
+    return folder / "out"
+
+
 def out_of_its_run(source: Path, folder: Path) -> Path:
     return Path(shutil.copytree(source, folder / "alone" / "checkpoints" / source.name))
 
@@ -178,6 +188,7 @@ BAD = [
     (damaged, IntegrityError, "does not match its digest"),
     (of_another_task, ValidationError, "trained for the task 'digits'"),
     (exported_for_another_task, ValidationError, "trained for the task 'digits'"),
+    (exported_without_weights, StateConflictError, "cannot be read"),
     (out_of_its_run, NotFoundError, "esper run export"),
     (lambda source, folder: folder, NotFoundError, "neither a checkpoint"),
 ]

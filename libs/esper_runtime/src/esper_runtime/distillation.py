@@ -77,6 +77,22 @@ def memory_of(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
+def check_memory(teacher: str, needed_bytes: int, budget_bytes: int) -> None:
+    """Refuse a teacher that takes more than its budget; whoever knows its size beforehand need not build it for that.
+
+    Raises
+    ------
+    TeacherTooLargeError
+        If it takes more.
+    """
+    if needed_bytes > budget_bytes:
+        raise TeacherTooLargeError(
+            f"Teacher {teacher!r} takes {needed_bytes} bytes; use a smaller one, or raise the budget.",
+            field="teacher",
+            allowed=f"at most {budget_bytes} bytes",
+        )
+
+
 class Distillation:
     """Holds at most one teacher.
 
@@ -149,13 +165,7 @@ class Distillation:
         OwnershipConflictError
             If one of its parameters belongs to the host or a seed.
         """
-        needed = memory_of(teacher)
-        if needed > self._budget_bytes:
-            raise TeacherTooLargeError(
-                f"Teacher {teacher_id!r} takes {needed} bytes; use a smaller one, or raise the budget.",
-                field="teacher",
-                allowed=f"at most {self._budget_bytes} bytes",
-            )
+        check_memory(teacher_id, memory_of(teacher), self._budget_bytes)
         owner = teacher_owner(teacher_id)
         self._ownership.register(owner, ((f"{owner}/{name}", one) for name, one in teacher.named_parameters()))
         self._teacher_id, self._teacher = teacher_id, teacher.requires_grad_(False).eval()

@@ -22,6 +22,13 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def data_bytes(path: Path) -> int:
+    """Return the bytes of all tensors in a safetensors file, from its size and the length of its header."""
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    return path.stat().st_size - 8 - header
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Replace a safetensors file durably; after a crash either the old or the new one is there, whole.
 

@@ -10,9 +10,10 @@ from torch import nn
 
 from esper_core.errors import NotFoundError, ValidationError
 from esper_runtime import export, snapshot_store, stages
+from esper_runtime.distillation import check_memory
 from esper_runtime.host import Host
 from esper_runtime.snapshot import capture_random, restore, restore_random
-from esper_runtime.tensorfiles import digest_of
+from esper_runtime.tensorfiles import data_bytes, digest_of
 from tolaria.rundir import RunDirectory
 from tolaria.training.session import Session
 from tolaria.worker.planning import task_parameters
@@ -29,8 +30,10 @@ class LoadedTeacher:
     model: nn.Module
 
 
-def load_teacher(session: Session, source: Path) -> LoadedTeacher:
+def load_teacher(session: Session, source: Path, budget_bytes: int) -> LoadedTeacher:
     """Build the teacher that a folder holds; the session and all random state are as before.
+
+    What is too large is not even built: its files tell its size.
 
     Parameters
     ----------
@@ -38,28 +41,32 @@ def load_teacher(session: Session, source: Path) -> LoadedTeacher:
         The run that shall learn from it.
     source : Path
         Folder of a checkpoint as it lies in the folder of its run, or of an exported model.
+    budget_bytes : int
+        Most memory that it may take.
 
     Raises
     ------
     NotFoundError
         If the folder is neither.
     ValidationError
-        If it holds a model of another task.
+        If it holds a model of another task; TeacherTooLargeError if it is too large.
     IntegrityError, StateConflictError
         If its bytes are damaged, or do not fit the model that the task builds.
     """
     random = capture_random({})
     try:
         if (source / export.TOPOLOGY).is_file():
-            name, record, model = source.name, export.TOPOLOGY, _from_export(session, source)
+            name, record, model = source.name, export.TOPOLOGY, _from_export(session, source, budget_bytes)
         else:
-            name, record, model = _from_checkpoint(session, source)
+            name, record, model = _from_checkpoint(session, source, budget_bytes)
     finally:
         restore_random(random, {})
     return LoadedTeacher(f"{name}@{digest_of(source / record)[:_SHOWN]}", model.to(session.device))
 
 
-def _from_export(session: Session, folder: Path) -> nn.Module:
+def _from_export(session: Session, folder: Path, budget_bytes: int) -> nn.Module:
+    weights = folder / export.WEIGHTS
+
     def bare_host(**recorded: Any) -> nn.Module:
         # Not the factory that the record names: a file may not choose which code this process runs.
         if set(recorded) != {"task", "seed", "parameters"}:
@@ -69,12 +76,14 @@ def _from_export(session: Session, folder: Path) -> nn.Module:
                 allowed="a folder that `esper run export` has written",
             )
         _check_task(session, folder, recorded["task"])
+        if weights.is_file():  # Whoever reads it tells when it isn't there.
+            check_memory(folder.name, data_bytes(weights), budget_bytes)
         return session.task.build_model(recorded["seed"], **recorded["parameters"])
 
     return export.load_exported(folder, factory=bare_host)
 
 
-def _from_checkpoint(session: Session, folder: Path) -> tuple[str, str, nn.Module]:
+def _from_checkpoint(session: Session, folder: Path, budget_bytes: int) -> tuple[str, str, nn.Module]:
     run_dir = RunDirectory(folder.parent.parent)
     if not (folder / snapshot_store.MANIFEST).is_file() or not (run_dir.path / "spec.json").is_file():
         raise NotFoundError(
@@ -84,6 +93,9 @@ def _from_checkpoint(session: Session, folder: Path) -> tuple[str, str, nn.Modul
     request = run_dir.read_request()
     _check_task(session, folder, request.spec.task)
     snapshot = snapshot_store.read_snapshot(folder)
+    # Of a file that is mapped, so that asking for the sizes reads none of it into memory.
+    tensors = (*snapshot.parameters.values(), *snapshot.buffers.values())
+    check_memory(folder.name, sum(tensor.nbytes for tensor in tensors), budget_bytes)
     model = session.task.build_model(request.spec.random_seed, **task_parameters(request.spec.parameters))
     host = Host(model, list(session.task.sites(model)), session.meter.sample.inputs.cpu())
     restore(host, replace(snapshot, random=capture_random({}), optimizer=None))

@@ -84,7 +84,7 @@ def begin_teaching(session: Session, former: leyline.TeacherChange | None = None
     plan = session.plan.teacher
     if plan is None or (former is not None and not former.takes_part):
         return None
-    loaded = load_teacher(session, Path(plan.source))
+    loaded = load_teacher(session, Path(plan.source), plan.memory_bytes)
     if former is not None and former.teacher_id != loaded.teacher_id:
         raise StateConflictError(
             f"{plan.source} holds the teacher {loaded.teacher_id}, and this run has learned from {former.teacher_id}. "
