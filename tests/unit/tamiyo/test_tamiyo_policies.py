@@ -12,13 +12,14 @@ from esper_core.errors import NotFoundError
 from support.tamiyo_parts import RUN, cards, memory_of, plan, seed, seen, validation
 from tamiyo.actions import Action
 from tamiyo.catalogue import BlueprintSnapshot
-from tamiyo.evaluation import ramp_steps
+from tamiyo.evaluation import Rulebook, ramp_steps
 from tamiyo.memory import RunMemory
 from tamiyo.observation import Observation, SiteView
 from tamiyo.policies import POLICIES, GrowthRules, policy_named
 from tamiyo.policies.heuristic import propose as heuristic
 from tamiyo.policies.heuristic import relative_gain
 from tamiyo.policies.schedule import propose as schedule
+from tamiyo.settings import TamiyoSettings
 
 SNAPSHOT = BlueprintSnapshot(cards(), 0.0)
 RULES = GrowthRules()
@@ -201,7 +202,7 @@ def test_the_heuristic_grows_when_the_loss_is_flat_and_validation_follows() -> N
 
 
 def test_the_heuristic_waits_while_the_loss_still_falls() -> None:
-    assert heuristically(flat_memory(loss_of_step=-0.002)).reason == "still_improving"
+    assert heuristically(flat_memory(loss_of_step=-0.006)).reason == "still_improving"
 
 
 def test_the_heuristic_does_not_feed_overfitting() -> None:
@@ -225,3 +226,7 @@ def test_every_policy_states_its_version() -> None:
     }
     with pytest.raises(NotFoundError, match="schedule, heuristic"):
         policy_named("learned")
+
+
+def test_what_is_set_when_nothing_is_set_is_what_the_rules_say() -> None:
+    assert TamiyoSettings.model_construct().rulebook() == Rulebook()

@@ -1,9 +1,10 @@
 """Where a run could grow, with what, and how promising each pair is.
 
-The score is ``weight(operator) * log2(1 + added / parameters)`` plus 0.05 for a site nearer the input than the middle:
-capacity counts with falling returns, relative to what is there, and an operator that computes something new at every
-position counts more than one that only rescales. `mlp_residual` leads on features and sequences, `conv1d_residual` on
-channels_1d, `conv2d_residual` on images.
+The score is ``weight(operator) * log2(1 + added / parameters)`` plus up to 0.25 for a site near the input: capacity
+counts with falling returns, relative to what is there, an operator that computes something new at every position counts
+more than one that only rescales, and what grows early in the network serves all that comes after it (measured in
+docs/notes/growth-findings.md). `mlp_residual` leads on features and sequences, `conv1d_residual` on channels_1d,
+`conv2d_residual` on images.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "norm": 0.4,
     "squeeze_excitation": 0.4,
 }
-EARLY_SITE_BONUS: Final = 0.05
+EARLY_SITE_BONUS: Final = 0.25
 PREFERENCE_BONUS: Final = 1.0
 
 
@@ -116,6 +117,6 @@ def _fits(added: int, now: int, plan: RunPlan, rules: GrowthRules) -> bool:
 
 def _score(blueprint: Blueprint, added: int, now: int, site: SiteView, plan: RunPlan, rules: GrowthRules) -> float:
     deepest = max(one.depth for one in plan.sites)
-    early = EARLY_SITE_BONUS if 2 * site.depth < deepest else 0.0
+    early = EARLY_SITE_BONUS * (1 - site.depth / deepest) if deepest else 0.0
     preferred = PREFERENCE_BONUS if site.name in rules.sites_preferred else 0.0
     return round(WEIGHTS.get(blueprint.operator, 0.0) * math.log2(1 + added / now) + early + preferred, 6)

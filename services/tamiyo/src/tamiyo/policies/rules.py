@@ -51,5 +51,5 @@ class GrowthRules:
     final_patience_s: float = 4.0
     harm_tolerance: float = 0.05
     flat_window: float = 0.05
-    flat_gain: float = 0.03
-    overfit_ratio: float = 1.2
+    flat_gain: float = 0.2
+    overfit_ratio: float = 1.4
