@@ -96,6 +96,22 @@ def test_statistics_survive_a_checkpoint(steps: list[tuple[float, float]]) -> No
     assert again.first_loss is None or math.isclose(again.first_loss, sum(loss for loss, _ in steps[:10]) / 10)
 
 
+def test_a_trained_model_is_measured_by_the_losses_from_before_it_was_trained() -> None:
+    former, warm = LossStatistics(), LossStatistics()
+    for _ in range(10):
+        former.observe(3.0, 1.0)
+    warm.come_after(former)
+    assert warm.first_loss is None
+    for _ in range(10):
+        warm.observe(0.1, 1.0)
+    assert LossStatistics.from_dict(warm.to_dict()).first_loss == pytest.approx(3.0)
+    harder = LossStatistics()
+    harder.come_after(warm)
+    for _ in range(10):
+        harder.observe(7.0, 1.0)
+    assert harder.first_loss == pytest.approx(7.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

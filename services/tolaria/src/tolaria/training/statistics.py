@@ -21,10 +21,12 @@ class LossStatistics:
     gradient_norm_ewma : float or None
         Exponentially smoothed gradient norm.
     first_loss : float or None
-        Mean of the first ten losses of the run, the yardstick for an explosion.
+        Mean of the first ten losses, the yardstick for an explosion: of this run, or of the one that its model was
+        trained in before where those were higher. A trained model begins with a loss so small that its noise would
+        count as one.
     """
 
-    __slots__ = ("_first_sum", "_losses", "_norms", "_seen", "gradient_norm_ewma", "loss_ewma")
+    __slots__ = ("_first_sum", "_former", "_losses", "_norms", "_seen", "gradient_norm_ewma", "loss_ewma")
 
     def __init__(self) -> None:
         self.loss_ewma: float | None = None
@@ -32,7 +34,12 @@ class LossStatistics:
         self._losses: deque[float] = deque(maxlen=_WINDOW)
         self._norms: deque[float] = deque(maxlen=_WINDOW)
         self._first_sum = 0.0
+        self._former = 0.0
         self._seen = 0
+
+    def come_after(self, former: LossStatistics) -> None:
+        """Take over the yardstick of the run that the model comes from."""
+        self._former = former.first_loss or 0.0
 
     def observe(self, loss: float, gradient_norm: float) -> None:
         """Take note of one finished step."""
@@ -46,8 +53,8 @@ class LossStatistics:
 
     @property
     def first_loss(self) -> float | None:
-        """Mean of the first losses, None until ten steps were made."""
-        return self._first_sum / _FIRST if self._seen == _FIRST else None
+        """Yardstick for an explosion, None until ten steps were made."""
+        return max(self._former, self._first_sum / _FIRST) if self._seen == _FIRST else None
 
     @property
     def volatility(self) -> float | None:
@@ -69,6 +76,7 @@ class LossStatistics:
             "losses": list(self._losses),
             "norms": list(self._norms),
             "first_sum": self._first_sum,
+            "former": self._former,
             "seen": self._seen,
         }
 
@@ -81,6 +89,7 @@ class LossStatistics:
         statistics._losses.extend(data["losses"])
         statistics._norms.extend(data["norms"])
         statistics._first_sum = data["first_sum"]
+        statistics._former = data["former"]
         statistics._seen = data["seen"]
         return statistics
 

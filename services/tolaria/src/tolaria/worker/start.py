@@ -21,6 +21,7 @@ from tolaria.state.checkpoints import BadCheckpoint, CheckpointStore
 from tolaria.state.teachers import load_teacher
 from tolaria.training.optimizer import build_optimizer
 from tolaria.training.session import Session
+from tolaria.training.statistics import LossStatistics
 from tolaria.training.teacher import take_teacher
 
 
@@ -103,6 +104,9 @@ def adopt_model(session: Session, snapshot: Snapshot) -> None:
     for record in session.host.seeds():
         if record.stage != stages.FOSSILIZED:
             session.host.cull(record.seed_id)
+    former = snapshot.cursor.get("statistics")  # a snapshot that a user's own loop made has none
+    if former is not None:
+        session.statistics.come_after(LossStatistics.from_dict(former))
     _train_all_as_host(session)
 
 
