@@ -50,3 +50,8 @@ def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValidationError) as caught:
         run_spec(RunOptions("letter", policy="magic"))
     assert "schedule" in caught.value.allowed
+
+
+def test_the_rate_of_seeds_leaves_the_policy_to_the_task() -> None:
+    spec = run_spec(RunOptions("letter", seed_factor=0.25))
+    assert (spec.learning_rate.policy, spec.learning_rate.seed_factor) == ("", 0.25)

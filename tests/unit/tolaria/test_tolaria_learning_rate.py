@@ -88,10 +88,21 @@ def test_the_last_step_of_a_budget_reaches_the_end_of_the_policy() -> None:
     assert rates[-1] == pytest.approx(0.1)
 
 
+def test_seeds_learn_at_their_share_of_the_hosts_rate() -> None:
+    adam = optimizer()
+    adam.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "base_lr": 0.1, "seed_id": "a"})
+    for plan, expected in ((LearningRatePlan(), 0.05), (LearningRatePlan(seed_factor=2.0), 0.2)):
+        LearningRate(plan).apply(adam, 0.5)
+        assert [group_view(adam, name)["lr"] for name in ("host", "a")] == pytest.approx([0.1, expected])
+    for wrong in (0.0, -1.0, 2.5, float("nan")):
+        with pytest.raises(ValidationError, match="Seeds cannot learn"):
+            LearningRate(LearningRatePlan(seed_factor=wrong))
+
+
 def test_host_and_seeds_may_follow_policies_of_their_own() -> None:
     adam = optimizer()
     adam.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "base_lr": 0.1, "seed_id": "a"})
-    rate = LearningRate(LearningRatePlan("cosine", groups={"seeds": "plateau"}))
+    rate = LearningRate(LearningRatePlan("cosine", groups={"seeds": "plateau"}, seed_factor=1.0))
     for _ in range(PATIENCE + 1):
         rate.observe(1.0)
     rate.apply(adam, 0.5)

@@ -34,6 +34,8 @@ class RunOptions:
         Name of the optimizer.
     schedule : str
         Learning-rate policy.
+    seed_factor : float
+        Learning rate of new parameters over the host's; 0 leaves it to the trainer.
     batch_size : int
         Examples per step.
     gradient_accumulation : int
@@ -68,6 +70,7 @@ class RunOptions:
     learning_rate: float = 0.0
     optimizer: str = ""
     schedule: str = ""
+    seed_factor: float = 0.0
     batch_size: int = 0
     gradient_accumulation: int = 0
     sites: tuple[str, ...] = ()
@@ -120,8 +123,9 @@ def run_spec(options: RunOptions) -> leyline.RunSpec:
     if options.learning_rate or options.optimizer:
         spec.optimizer.name = options.optimizer
         spec.optimizer.learning_rate = options.learning_rate
-    if options.schedule:
+    if options.schedule or options.seed_factor:
         spec.learning_rate.policy = options.schedule
+        spec.learning_rate.seed_factor = options.seed_factor
     return spec
 
 

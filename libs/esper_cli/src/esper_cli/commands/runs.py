@@ -38,6 +38,9 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
     lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 0.0,
     optimizer: Annotated[str, typer.Option(help="adam, adamw or sgd.")] = "",
     lr_policy: Annotated[str, typer.Option(help="constant, cosine, step or plateau.")] = "",
+    seed_lr: Annotated[
+        float, typer.Option(min=0, help="Learning rate of seeds over the host's, at most 2; 0 for 0.5.")
+    ] = 0.0,
     batch_size: Annotated[int, typer.Option(min=0, help="Examples per step.")] = 0,
     accumulate: Annotated[int, typer.Option(min=0, help="Parts in which a batch goes through the model.")] = 0,
     site: Annotated[Texts, typer.Option(help="Site where it may grow; may be repeated.")] = None,
@@ -82,6 +85,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
         learning_rate=lr,
         optimizer=optimizer,
         schedule=lr_policy,
+        seed_factor=seed_lr,
         batch_size=batch_size,
         gradient_accumulation=accumulate,
         sites=unique(site),

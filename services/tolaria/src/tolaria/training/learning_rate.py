@@ -12,7 +12,7 @@ neither steps nor epochs of their own, so that a resumed run and another batch s
     plateau    halved when `PATIENCE` validation passes in a row bring no improvement
 
 Warm-up rises linearly from `warmup_floor` to 1 and stands in front of every policy. Host and seeds may follow policies
-of their own; what operators, commands and rollbacks multiply comes on top.
+of their own, seeds at `seed_factor` of the host's rate; what operators, commands and rollbacks multiply comes on top.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class LearningRate:
                     dependency=BASE_LR,
                 )
             name = group_name(group)
-            group["lr"] = base * factors[self._policy_of(name)] * scales.get(name, 1.0)
+            own = 1.0 if name == HOST_GROUP else self._plan.seed_factor
+            group["lr"] = base * own * factors[self._policy_of(name)] * scales.get(name, 1.0)
 
     def observe(self, validation_loss: float) -> None:
         """Tell the policy about a validation pass; only plateau listens."""
@@ -189,6 +190,12 @@ def _check(plan: LearningRatePlan) -> None:
     for group, policy in plan.groups.items():
         _check_word("groups.group", group, LR_GROUPS)
         _check_word("groups.policy", policy, LR_POLICIES)
+    if not 0.0 < plan.seed_factor <= 2.0:
+        raise ValidationError(
+            f"Seeds cannot learn at {plan.seed_factor} of the host's rate.",
+            field="spec.learning_rate.seed_factor",
+            allowed="a number above 0, at most 2",
+        )
     if not 0.0 < plan.period <= 1.0:
         raise ValidationError(
             f"A cosine cannot take {plan.period} of the budget.",

@@ -16,6 +16,7 @@ OPTIMIZERS: Final = ("adam", "adamw", "sgd")
 LR_POLICIES: Final = ("constant", "cosine", "step", "plateau")
 AFTER_PERIOD: Final = ("hold", "restart")
 LR_GROUPS: Final = ("host", "seeds")
+SEED_FACTOR: Final = 0.5
 AGGREGATIONS: Final = ("sum", "pcgrad")
 GROWTH_POLICIES: Final = ("none", "schedule", "heuristic", "learned")
 TEACHER_WEIGHT_LIMIT: Final = 100.0
@@ -54,6 +55,9 @@ class LearningRatePlan:
         What cosine does then, one of `AFTER_PERIOD`.
     groups : Mapping[str, str]
         Policies of the groups in `LR_GROUPS` that do not follow `policy`.
+    seed_factor : float
+        Base rate of the seeds' groups over the host's. New parameters have fresh moments, so that a rate that the host
+        stands already throws them about.
     """
 
     policy: str = "constant"
@@ -63,6 +67,7 @@ class LearningRatePlan:
     period: float = 1.0
     after_period: str = "hold"
     groups: Mapping[str, str] = field(default_factory=dict)
+    seed_factor: float = SEED_FACTOR
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from tolaria.training.plan import (
     AGGREGATIONS,
     CONTROL_LOSS,
     GROWTH_POLICIES,
+    SEED_FACTOR,
     TEACHER_WEIGHT_LIMIT,
     TEMPERATURE_LIMIT,
     GrowthPlan,
@@ -175,13 +176,14 @@ def _learning_rate(spec: leyline.RunSpec, defaults: TaskSpec) -> LearningRatePla
         return LearningRatePlan(defaults.learning_rate_policy)
     given = spec.learning_rate
     return LearningRatePlan(
-        given.policy,
+        given.policy or defaults.learning_rate_policy,
         given.warmup_fraction,
         given.floor,
         warmup_floor=given.warmup_floor,
         period=given.period or 1.0,
         after_period=given.after_period or "hold",
         groups=_group_policies(given.groups),
+        seed_factor=given.seed_factor or SEED_FACTOR,
     )
 
 

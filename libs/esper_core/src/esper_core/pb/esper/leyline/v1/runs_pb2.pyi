@@ -138,6 +138,7 @@ class LearningRateSpec(_message.Message):
     PERIOD_FIELD_NUMBER: _builtins.int
     AFTER_PERIOD_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
+    SEED_FACTOR_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """"constant", "cosine", "step" or "plateau"."""
     warmup_fraction: _builtins.float
@@ -150,6 +151,8 @@ class LearningRateSpec(_message.Message):
     """Part of the budget after the warm-up that one cosine takes, up to 1; 0 means all of it."""
     after_period: _builtins.str
     """What cosine does after its period: "hold" its floor or "restart"; empty means "hold"."""
+    seed_factor: _builtins.float
+    """Rate of new parameters over the host's, up to 2; 0 means 0.5."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupLearningRate]:
         """Policies of single groups; the others follow `policy`."""
@@ -164,10 +167,11 @@ class LearningRateSpec(_message.Message):
         period: _builtins.float = ...,
         after_period: _builtins.str = ...,
         groups: _abc.Iterable[Global___GroupLearningRate] | None = ...,
+        seed_factor: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_period", b"after_period", "floor", b"floor", "groups", b"groups", "period", b"period", "policy", b"policy", "warmup_floor", b"warmup_floor", "warmup_fraction", b"warmup_fraction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_period", b"after_period", "floor", b"floor", "groups", b"groups", "period", b"period", "policy", b"policy", "seed_factor", b"seed_factor", "warmup_floor", b"warmup_floor", "warmup_fraction", b"warmup_fraction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
