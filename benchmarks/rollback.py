@@ -30,7 +30,6 @@ from esper_core.ids import new_run_id
 from esper_runtime.snapshot import Snapshot
 from esper_tasks.letter import LetterTask
 from esper_tasks.parameters import IntParameter, Parameter
-from tolaria.mediator.queues import LatestSlot
 from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.reporting.reporter import Reporter
@@ -44,6 +43,7 @@ from tolaria.state.rollback import Deadlines, Rollback
 from tolaria.training.budget import Budget
 from tolaria.training.opening import open_session
 from tolaria.training.plan import OptimizerPlan, RunPlan
+from tolaria.training.queues import LatestSlot
 from tolaria.training.session import Session
 from tolaria.training.step import training_step
 

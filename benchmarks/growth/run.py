@@ -27,10 +27,10 @@ from tolaria.safety.deadlines import DeadlineBoard
 from tolaria.safety.signals import SignalReader
 from tolaria.settings import WorkerSettings
 from tolaria.state.checkpoints import CheckpointStore
-from tolaria.training.fence import Ending
 from tolaria.training.links import make_links
 from tolaria.training.loop import LoopParts, TrainingLoop
 from tolaria.training.opening import open_session
+from tolaria.training.orders import Ending
 from tolaria.training.session import Session
 from tolaria.training.validation import final_test, validate
 from tolaria.worker.assembly import Surroundings, assemble

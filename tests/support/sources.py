@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,3 +29,9 @@ def our_modules(folder: Path | None = None) -> Iterator[Path]:
 def name_of(path: Path) -> str:
     """Return the path as it reads from the repository's root."""
     return path.relative_to(REPOSITORY).as_posix()
+
+
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """Return everything that a file says, parsed once however many tests read it."""
+    return tuple(ast.walk(ast.parse(path.read_text())))

@@ -18,8 +18,8 @@ from esper_runtime.improvement import CurvePoint, measure_improvement
 from esper_tasks import load_task
 from support.tolaria_runs import letter_spec
 from tolaria.growth.book import SeedBook, SeedEntry
-from tolaria.mediator.queues import Inbox, LatestSlot, Outbox
 from tolaria.rundir import RunDirectory, RunRequest, WorkerMark
+from tolaria.training.queues import Inbox, LatestSlot, Outbox
 from tolaria.training.statistics import LossStatistics
 from tolaria.worker.planning import resolve_plan
 

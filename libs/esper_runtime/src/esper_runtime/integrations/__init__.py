@@ -2,6 +2,8 @@
 
 from esper_core.errors import DependencyViolationError
 
+__all__ = ["missing_extra"]
+
 
 def missing_extra(extra: str, error: ImportError) -> DependencyViolationError:
     """Return the error that says which extra to install."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from esper_core import leyline
@@ -10,8 +11,8 @@ from tolaria.growth.book import SeedEntry
 from tolaria.growth.operations import GrowthOperations
 from tolaria.growth.pulse import Pulse
 from tolaria.reporting.reporter import Reporter
-from tolaria.training.fence import Ending, Fence
 from tolaria.training.links import Links
+from tolaria.training.orders import Ending
 from tolaria.training.session import Session
 
 _BEAT_S: Final = 0.25
@@ -24,8 +25,8 @@ class LastFence:
     ----------
     session : Session
         The run, its budget spent.
-    fence : Fence
-        Applies what comes in.
+    cross : callable
+        Crosses the fence, which applies what comes in.
     pulse : Pulse
         Keeps evidence and boundaries coming, marked as final.
     operations : GrowthOperations
@@ -39,7 +40,7 @@ class LastFence:
     def __init__(
         self,
         session: Session,
-        fence: Fence,
+        cross: Callable[[], Ending | None],
         pulse: Pulse,
         operations: GrowthOperations,
         links: Links,
@@ -49,7 +50,7 @@ class LastFence:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._session = session
-        self._fence = fence
+        self._cross = cross
         self._pulse = pulse
         self._operations = operations
         self._links = links
@@ -64,7 +65,7 @@ class LastFence:
             self._pulse.final_beat()
             self._reporter.final_record()
             self._links.inbox.wait(min(_BEAT_S, deadline.remaining_s))
-            ending = self._fence.cross()
+            ending = self._cross()
             if ending is not None:
                 return ending
         self._abort_rest()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from esper_core import leyline
-from tolaria.mediator.queues import Inbox
 from tolaria.training.links import Incoming
 from tolaria.training.orders import Order, RateChange
+from tolaria.training.queues import Inbox
 
 
 def act_on(command: leyline.AdaptationCommand | None, inbox: Inbox[Incoming]) -> None:

@@ -9,7 +9,6 @@ from google.protobuf.message import Message
 
 from esper_core import leyline
 from esper_core.clocks import SYSTEM_CLOCK, Clock, to_timestamp
-from tolaria.mediator.queues import LatestSlot
 from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.reporting.layers import layer_records, topology_digest
@@ -18,6 +17,7 @@ from tolaria.reporting.seeds import seed_states, settled_states
 from tolaria.state.checkpoints import CheckpointRecord
 from tolaria.training.optimizer import HOST_GROUP, group_view
 from tolaria.training.orders import RollbackDone
+from tolaria.training.queues import LatestSlot
 from tolaria.training.session import Session
 from tolaria.training.step import StepResult
 from tolaria.training.validation import Scores

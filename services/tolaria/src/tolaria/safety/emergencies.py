@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from esper_core import leyline
 from esper_core.clocks import SYSTEM_CLOCK, Clock, to_timestamp
 from esper_core.ids import new_id
-from tolaria.reporting.reporter import Reporter
 from tolaria.safety.alarm import Alarm, AlarmRules, Level, Note, Signal
 from tolaria.training.orders import Order
 
@@ -21,13 +21,15 @@ class RunEmergencies:
     ----------
     rules : AlarmRules
         Caps and times.
-    reporter : Reporter
+    tell : callable
         Is told about every signal.
     """
 
-    def __init__(self, rules: AlarmRules, reporter: Reporter, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, rules: AlarmRules, tell: Callable[[leyline.EmergencyNote], object], *, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._alarm = Alarm(rules, clock=clock)
-        self._reporter = reporter
+        self._teller = tell
         self._clock = clock
 
     @property
@@ -85,7 +87,7 @@ class RunEmergencies:
 
     def _tell(self, notes: list[Note]) -> None:
         for note in notes:
-            self._reporter.tell(_message(note))
+            self._teller(_message(note))
 
 
 def _message(note: Note) -> leyline.EmergencyNote:

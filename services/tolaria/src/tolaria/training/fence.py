@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from esper_core import leyline
 from esper_core.errors import EsperError
@@ -15,20 +14,12 @@ from tolaria.safety.emergencies import RunEmergencies
 from tolaria.safety.signals import SignalReader
 from tolaria.state.rollback import Rollback
 from tolaria.training.links import Greeting, GreetingWanted, Incoming, Links, TeacherDismissed
-from tolaria.training.orders import Order, OrderOutcome, RateChange
+from tolaria.training.orders import Ending, Order, OrderOutcome, RateChange
 from tolaria.training.session import Session
 from tolaria.training.teacher import dismiss_teacher
 
 _ANSWERS: Final = 256
 _LOOK_S: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why the loop ends: its budget is spent, or it was told to halt."""
-
-    how: Literal["completed", "halted"]
-    reason: str
 
 
 class Fence:

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 from esper_core import leyline
 from tolaria.growth.prepared import PreparedKernels
-from tolaria.mediator.queues import Inbox, LatestSlot, Outbox
 from tolaria.reporting.records import StepRecord
 from tolaria.training.orders import Order, OrderOutcome, RateChange
+from tolaria.training.queues import Inbox, LatestSlot, Outbox
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from tolaria.safety.profiler import StepProfiler
 from tolaria.safety.streak import FailedEpochs
 from tolaria.state.keeper import StateKeeper
 from tolaria.state.recovery import Recovery
-from tolaria.training.fence import Ending, Fence
+from tolaria.training.fence import Fence
 from tolaria.training.links import Links
+from tolaria.training.orders import Ending
 from tolaria.training.session import Session
 from tolaria.training.step import StepResult, training_step
 from tolaria.training.validation import validate

@@ -1,8 +1,9 @@
-"""What can be asked of a running worker from outside, as plain data."""
+"""What can be asked of a running worker from outside and what comes of it, as plain data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +92,11 @@ class OrderOutcome:
     error_code: str = ""
     message: str = ""
     rollback: RollbackDone | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why the loop ends: its budget is spent, or it was told to halt."""
+
+    how: Literal["completed", "halted"]
+    reason: str

@@ -69,7 +69,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
     )
     operations = GrowthOperations(session, links.prepared)
     executor = DirectiveExecutor(operations, lambda: session.counters.step)
-    emergencies = RunEmergencies(_alarm_rules(settings), reporter)
+    emergencies = RunEmergencies(_alarm_rules(settings), reporter.tell)
     fence = Fence(session, links, executor, rollback, reporter, emergencies, around.signals)
     prober = Prober(session, settings.probe_examples)
     evidence = EvidenceCollector(session, prober, settings.probe_fraction)
@@ -81,7 +81,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
         prober=prober,
         keeper=StateKeeper(session, ring, around.store, _rhythm(session, settings), reporter),
         recovery=Recovery(session, rollback, ring, operations, settings.rollback_limit),
-        last_fence=LastFence(session, fence, pulse, operations, links, reporter, settings.final_fence_s),
+        last_fence=LastFence(session, fence.cross, pulse, operations, links, reporter, settings.final_fence_s),
         operations=operations,
         reporter=reporter,
         links=links,

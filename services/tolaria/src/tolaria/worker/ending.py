@@ -5,8 +5,8 @@ from __future__ import annotations
 from esper_core import leyline
 from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.layers import topology_digest
-from tolaria.training.fence import Ending
 from tolaria.training.loop import LoopParts
+from tolaria.training.orders import Ending
 from tolaria.training.validation import Scores, final_test
 
 

@@ -26,11 +26,10 @@ from tolaria.safety.deadlines import DeadlineBoard
 from tolaria.safety.signals import SignalReader
 from tolaria.settings import WorkerSettings
 from tolaria.state.checkpoints import CheckpointStore
-from tolaria.training.fence import Ending
 from tolaria.training.links import Ended, Links, make_links
 from tolaria.training.loop import LoopParts, TrainingLoop
 from tolaria.training.opening import open_session
-from tolaria.training.orders import Order
+from tolaria.training.orders import Ending, Order
 from tolaria.training.session import Session
 from tolaria.worker.assembly import Surroundings, assemble
 from tolaria.worker.ending import conclude
