@@ -26,6 +26,7 @@ from tolaria.training.opening import open_session
 from tolaria.training.session import Session
 from tolaria.worker.assembly import Surroundings, assemble
 from tolaria.worker.planning import resolve_plan
+from tolaria.worker.wiring import open_bridge
 
 SITE = "hidden1"
 BLUEPRINT = "mlp_residual.v1"
@@ -69,6 +70,7 @@ def small_run(folder: Path, spec: leyline.RunSpec | None = None, **settings: obj
     chosen = WorkerSettings(**{"final_fence_s": 0.2, "checkpoint_interval_s": 3600.0, **settings})  # type: ignore[arg-type]
     store = CheckpointStore(run_dir.checkpoints_path, chosen.checkpoints_kept)
     links = make_links(chosen.outbox_limit)
+    bridge = open_bridge(chosen, request.run_id)
     around = Surroundings(
         chosen,
         links,
@@ -77,7 +79,8 @@ def small_run(folder: Path, spec: leyline.RunSpec | None = None, **settings: obj
         store,
         lambda: run_dir.write_status(board.status()),
         SignalReader(run_dir),
-        DeadlineBoard(run_dir),
+        DeadlineBoard(run_dir, bridge),
+        bridge,
     )
     return SmallRun(session, assemble(session, around), links, board, events, store, run_dir)
 

@@ -98,6 +98,9 @@ def test_a_service_knows_its_own_address_its_peers_and_the_keys(tmp_path: Path) 
     assert environment["ESPER_KEYRING_FILE"] == str(tmp_path / "secrets" / "keyring.json")
     assert environment["OMP_NUM_THREADS"] == "4"
     assert environment[STACK_VARIABLE] == "stack"
+    assert "ESPER_BRIDGE_DIR" not in environment
+    both = [service_environment(name, record, paths, {})["ESPER_BRIDGE_DIR"] for name in ("tolaria", "weatherlight")]
+    assert both == [str(tmp_path / "bridge")] * 2
 
 
 def test_keys_are_made_once_and_for_our_eyes_only(tmp_path: Path) -> None:

@@ -18,6 +18,11 @@ class WorkerSettings(PeerSettings):
         validation_alias="ESPER_KEYRING_FILE",
         description="JSON file with the signing keys, mode 0600; needed as soon as a peer is configured.",
     )
+    bridge_dir: Path | None = Field(
+        default=None,
+        validation_alias="ESPER_BRIDGE_DIR",
+        description="Folder through which Weatherlight on this host hears of emergencies without the network.",
+    )
     task_allowlist: str = Field(
         default="", description="Tasks of the operator's own, `module:function`, separated by commas."
     )

@@ -9,6 +9,7 @@ from typing import Final, Protocol, TypeVar
 
 from esper_core import leyline
 from esper_core.errors import EsperError, ValidationError
+from esper_core.keyed_locks import KeyedLocks
 
 REMEMBERED_SIGNALS: Final = 10_000
 FAILED: Final = "failed: "
@@ -90,6 +91,7 @@ class EmergencyRouter:
     peers: Peers
     noted: Callable[[Emergency], None]
     _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _underway: KeyedLocks = field(default_factory=lambda: KeyedLocks(lambda waited_ms: None))
 
     async def route(self, emergency: Emergency) -> Routing:
         """Act on an emergency; a signal that was handled before is only told as a duplicate.
@@ -98,13 +100,15 @@ class EmergencyRouter:
         """
         if not emergency.signal_id:
             raise ValidationError("An emergency needs a signal id.", field="signal_id", allowed="a unique id")
-        if emergency.signal_id in self._seen:
-            return Routing(emergency.signal_id, duplicate=True)
-        self.noted(emergency)
-        routing = await self._act(emergency)
-        if routing.complete:
-            self._remember(emergency.signal_id)
-        return routing
+        # The same signal may come two ways at once: the second waits to hear what became of the first.
+        async with self._underway.hold(emergency.signal_id):
+            if emergency.signal_id in self._seen:
+                return Routing(emergency.signal_id, duplicate=True)
+            self.noted(emergency)
+            routing = await self._act(emergency)
+            if routing.complete:
+                self._remember(emergency.signal_id)
+            return routing
 
     async def clear(self, training_run_id: str, reason: str) -> Routing:
         """Tell everybody that the emergency is over."""

@@ -19,6 +19,12 @@ class WeatherlightSettings(ServiceSettings):
         default=None,
         description="State folder of a local stack to supervise; not set where others run the services.",
     )
+    bridge_dir: Path | None = Field(
+        default=None,
+        validation_alias="ESPER_BRIDGE_DIR",
+        description="Folder through which training processes of this host tell of emergencies without the network.",
+    )
+    bridge_interval_ms: int = Field(default=50, ge=5, description="Pause between two looks at that folder.")
     health_interval_ms: int = Field(default=500, ge=50, description="Pause between two health checks of a service.")
     health_timeout_ms: int = Field(default=2000, ge=50, description="How long a health check may take.")
     silence_limit_s: float = Field(

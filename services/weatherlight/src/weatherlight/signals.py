@@ -52,7 +52,11 @@ class SignalDesk:
         await self._bus.consume([leyline.BUS_MESSAGE_TYPE_EMERGENCY_SIGNAL], group=GROUP, handler=self.take)
 
     async def take(self, received: Received) -> None:
-        """Act on one signal.
+        """Act on one signal from the bus, as `act` does."""
+        await self.act(received.message)
+
+    async def act(self, signal: leyline.EmergencySignal) -> None:
+        """Act on one signal, whichever way it came; one that was acted on before is only counted.
 
         Raises
         ------
@@ -61,7 +65,6 @@ class SignalDesk:
         UnavailableError
             If somebody who must act is away; the signal comes again.
         """
-        signal: leyline.EmergencySignal = received.message
         self._verifier.verify(signal).raise_if_rejected()
         self._emitter.count("weatherlight.emergency.telemetry_total", source=signal.origin)
         if expired(signal, self._clock.wall()):

@@ -15,6 +15,7 @@ from esper_core.security import Keyring, TokenSource
 from esper_core.stack import STORE, StackPaths, StackRecord
 from esper_core.telemetry import TelemetryEmitter
 from weatherlight.backoff import BackoffPolicy
+from weatherlight.bridge import BridgeWatch
 from weatherlight.emergencies import EmergencyRouter
 from weatherlight.health import HealthBoard
 from weatherlight.mode import ModeKeeper
@@ -42,6 +43,7 @@ class Wiring:
     bus: BusClient
     emitter: TelemetryEmitter
     desk: SignalDesk
+    bridge: BridgeWatch | None
 
     @classmethod
     def of(cls, settings: WeatherlightSettings, clock: Clock) -> Wiring:
@@ -79,7 +81,11 @@ class Wiring:
         orchestrator = Orchestrator(roster, board, modes, router, clock, teller.mode)
         desk = SignalDesk(bus, keyring, orchestrator, emitter, clock)
         orchestrator.raised_here = desk.announce
-        return cls(orchestrator, board, supervisor, channels, bus, emitter, desk)
+        bridge = None
+        if settings.bridge_dir is not None:
+            pause_s = settings.bridge_interval_ms / 1000
+            bridge = BridgeWatch(settings.bridge_dir, desk, orchestrator, emitter, clock, interval_s=pause_s)
+        return cls(orchestrator, board, supervisor, channels, bus, emitter, desk, bridge)
 
     def background(self) -> list[Background]:
         """Return the work that runs from the start to the drain."""
@@ -89,6 +95,8 @@ class Wiring:
             ("emergency signals", self.desk.run),
             ("telemetry", self.emitter.run),
         ]
+        if self.bridge is not None:
+            work.append(("bridge", self.bridge.run))
         if self.supervisor is not None:
             work.append(("supervision", self.supervisor.run))
         return work

@@ -29,6 +29,8 @@ def service_environment(
     }
     if name == "oona":
         own["OONA_REDIS_URL"] = f"redis://{record.address(STORE)}/0"
+    if name in ("tolaria", "weatherlight"):
+        own["ESPER_BRIDGE_DIR"] = str(paths.bridge)
     if name == "weatherlight":
         own["WEATHERLIGHT_STATE_DIR"] = str(paths.root)
     return {**SINGLE_THREADED, **inherited, **peers, **own}

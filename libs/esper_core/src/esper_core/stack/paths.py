@@ -42,6 +42,11 @@ class StackPaths:
         return self.root / "secrets" / "keyring.json"
 
     @property
+    def bridge(self) -> Path:
+        """What training processes tell Weatherlight through shared memory."""
+        return self.root / "bridge"
+
+    @property
     def logs(self) -> Path:
         """One log file for each service."""
         return self.root / "logs"

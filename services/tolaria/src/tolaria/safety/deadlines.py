@@ -7,8 +7,10 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from esper_core.bridge import DeadlineNotice
 from esper_core.shared_ring import RingReader, RingWriter
 from tolaria.rundir import RunDirectory
+from tolaria.safety.bridge import Bridge
 
 LAYOUT: Final = struct.Struct("=?ddQ")
 
@@ -45,23 +47,31 @@ class DeadlineBoard:
     ----------
     run : RunDirectory
         The run.
+    bridge : Bridge, optional
+        Carries the same to the orchestrator of this host.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, bridge: Bridge | None = None) -> None:
         self._ring = RingWriter(run.deadlines_path)
+        self._bridge = bridge
         self.over()
 
     def begin(self, at_monotonic_s: float, at_s: float) -> None:
         """Announce when the rollback that begins now has to be over."""
-        self._ring.write(LAYOUT.pack(True, at_monotonic_s, at_s, os.getpid()))
+        self._announce(True, at_monotonic_s, at_s)
 
     def over(self) -> None:
         """Say that no rollback is under way."""
-        self._ring.write(LAYOUT.pack(False, 0.0, 0.0, os.getpid()))
+        self._announce(False, 0.0, 0.0)
 
     def close(self) -> None:
         """Let go of the memory."""
         self._ring.close()
+
+    def _announce(self, running: bool, at_monotonic_s: float, at_s: float) -> None:
+        number = self._ring.write(LAYOUT.pack(running, at_monotonic_s, at_s, os.getpid()))
+        if self._bridge is not None:
+            self._bridge.deadline(DeadlineNotice(running, at_monotonic_s, number))
 
 
 def announced_deadline(run: RunDirectory) -> Deadline | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from esper_core import leyline
-from esper_core.clocks import SYSTEM_CLOCK, Clock, to_timestamp
+from esper_core.clocks import SYSTEM_CLOCK, Clock, from_timestamp, to_timestamp
 from esper_core.ids import new_id
 from tolaria.safety.alarm import Alarm, AlarmRules, Level, Note, Signal
 from tolaria.training.orders import Order
@@ -23,13 +24,21 @@ class RunEmergencies:
         Caps and times.
     tell : callable
         Is told about every signal.
+    raised_here : callable
+        Hears at once, past every cap, what the run itself raises, so that others on this host hear of it.
     """
 
     def __init__(
-        self, rules: AlarmRules, tell: Callable[[leyline.EmergencyNote], object], *, clock: Clock = SYSTEM_CLOCK
+        self,
+        rules: AlarmRules,
+        tell: Callable[[leyline.EmergencyNote], object],
+        raised_here: Callable[[Signal], None] = lambda _: None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._alarm = Alarm(rules, clock=clock)
         self._teller = tell
+        self._raised_here = raised_here
         self._clock = clock
 
     @property
@@ -61,7 +70,9 @@ class RunEmergencies:
 
     def trigger(self, level: Level, reason: str) -> None:
         """Raise an emergency of the run's own."""
-        self._tell(self._alarm.hear(Signal(level, reason, new_id("local"), LOCAL, self._clock.wall())))
+        signal = Signal(level, reason, new_id("local"), LOCAL, self._clock.wall())
+        self._raised_here(signal)
+        self._tell(self._alarm.hear(signal))
 
     def relax(self, order: Order) -> None:
         """Lower the level to the one that is named, or clear the emergency where none is.
@@ -87,7 +98,22 @@ class RunEmergencies:
 
     def _tell(self, notes: list[Note]) -> None:
         for note in notes:
-            self._teller(_message(note))
+            self._teller(_message(self._spread(note)))
+
+    def _spread(self, note: Note) -> Note:
+        """Give a level that the alarm itself raised, for a storm of signals, what it takes to be heard elsewhere."""
+        if note.how != "raised" or note.signal.signal_id:
+            return note
+        signal = replace(note.signal, signal_id=new_id("local"), origin=LOCAL)
+        self._raised_here(signal)
+        return replace(note, signal=signal)
+
+
+def raised_here(note: leyline.EmergencyNote) -> Signal | None:
+    """Return the signal behind a note where the run itself raised it, None where it came from elsewhere."""
+    if note.origin != LOCAL or note.cleared or not note.signal_id:
+        return None
+    return Signal(note.level, note.reason, note.signal_id, note.origin, from_timestamp(note.triggered_at))
 
 
 def _message(note: Note) -> leyline.EmergencyNote:

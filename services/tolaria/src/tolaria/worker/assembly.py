@@ -20,6 +20,7 @@ from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.reporting.reporter import Reporter
 from tolaria.safety.alarm import AlarmRules
+from tolaria.safety.bridge import Bridge
 from tolaria.safety.deadlines import DeadlineBoard
 from tolaria.safety.emergencies import RunEmergencies
 from tolaria.safety.profiler import StepProfiler, Window
@@ -51,6 +52,7 @@ class Surroundings:
     save_status: Callable[[], None]
     signals: SignalReader
     deadlines: DeadlineBoard
+    bridge: Bridge | None = None
 
 
 def assemble(session: Session, around: Surroundings) -> LoopParts:
@@ -69,7 +71,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
     )
     operations = GrowthOperations(session, links.prepared)
     executor = DirectiveExecutor(operations, lambda: session.counters.step)
-    emergencies = RunEmergencies(_alarm_rules(settings), reporter.tell)
+    emergencies = _emergencies(around, reporter)
     fence = Fence(session, links, executor, rollback, reporter, emergencies, around.signals)
     prober = Prober(session, settings.probe_examples)
     evidence = EvidenceCollector(session, prober, settings.probe_fraction)
@@ -100,12 +102,14 @@ def _tell_breaker(moved: Transition) -> None:
     _log.warning("breaker moved", breaker=moved.breaker, state=state, reason=moved.reason)
 
 
-def _alarm_rules(settings: WorkerSettings) -> AlarmRules:
-    return AlarmRules(
+def _emergencies(around: Surroundings, reporter: Reporter) -> RunEmergencies:
+    settings, bridge = around.settings, around.bridge
+    rules = AlarmRules(
         per_minute=settings.emergency_signals_per_minute,
         bypass_per_minute=settings.emergency_bypass_per_minute,
         hold_s=settings.emergency_hold_s,
     )
+    return RunEmergencies(rules, reporter.tell, bridge.emergency) if bridge else RunEmergencies(rules, reporter.tell)
 
 
 def _rhythm(session: Session, settings: WorkerSettings) -> Rhythm:

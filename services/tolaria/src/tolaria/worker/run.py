@@ -36,7 +36,7 @@ from tolaria.worker.ending import conclude
 from tolaria.worker.facts import run_facts
 from tolaria.worker.planning import resolve_plan
 from tolaria.worker.start import Begun, begin, begin_teaching, was_interrupted
-from tolaria.worker.wiring import Wiring
+from tolaria.worker.wiring import Wiring, open_bridge
 
 Train: TypeAlias = Callable[[TrainingLoop], Ending]
 _log = get_logger("worker")
@@ -82,6 +82,7 @@ class _Start:
         self._board = StatusBoard(self._request, os.getpid())
         self._events = EventLog(run_dir.events_path, self._request.run_id)
         self._links: Links = make_links(settings.outbox_limit)
+        self._bridge = open_bridge(settings, self._request.run_id)
 
     def take(self) -> int:
         """Run, and say with which status the process ends; an error becomes the run's FAILED state."""
@@ -94,6 +95,8 @@ class _Start:
         finally:
             self._save_status()
             self._events.close()
+            if self._bridge is not None:
+                self._bridge.close()
 
     def _take(self) -> int:
         session, begun = self._open()
@@ -137,7 +140,8 @@ class _Start:
             self._store(),
             self._save_status,
             SignalReader(self._run_dir),
-            DeadlineBoard(self._run_dir),
+            DeadlineBoard(self._run_dir, self._bridge),
+            self._bridge,
         )
 
     def _voices(self, session: Session) -> Voices:

@@ -24,6 +24,7 @@ from tolaria.mediator.tolaria import TolariaPart
 from tolaria.reporting.records import RunFacts
 from tolaria.reporting.reporter import Reporter
 from tolaria.rundir import WorkerMark
+from tolaria.safety.bridge import Bridge, SignalMaker
 from tolaria.settings import WorkerSettings
 from tolaria.training.links import Links
 
@@ -59,6 +60,7 @@ class Wiring:
             for name in ("tamiyo", "kasmina", "urza"):
                 settings.peer(name)
         self._keyring = self._load_keyring()
+        self._maker = SignalMaker(self._keyring, facts.run_id) if self._keyring else None
         self._tokens = TokenSource(self._keyring, "tolaria-worker") if self._keyring else None
 
     def parts(self) -> Sequence[Part]:
@@ -86,12 +88,12 @@ class Wiring:
             self._voices.events.append(loss, self._voices.step())
 
     def _telemetry(self, parts: list[Part]) -> TelemetryEmitter:
-        if self._settings.oona_address is None or self._keyring is None:
+        if self._settings.oona_address is None or self._keyring is None or self._maker is None:
             return TelemetryEmitter("tolaria", _nobody_listens)
         bus = BusClient(self._settings.oona_address, "tolaria", self._keyring)
         emitter = TelemetryEmitter("tolaria", bus.publish_telemetry)
         bus.report_to(emitter)
-        parts += [OonaPart(bus, self._voices.events, emitter), TelemetryPart(emitter)]
+        parts += [OonaPart(bus, self._voices.events, emitter, self._maker), TelemetryPart(emitter)]
         return emitter
 
     def _control_plane(self, telemetry: TelemetryEmitter) -> list[Part]:
@@ -125,12 +127,29 @@ class Wiring:
         peers = ("tolaria", "oona") if not self._grows else ("tolaria", "oona", "tamiyo", "kasmina", "urza")
         if not any(getattr(settings, f"{name}_address") for name in peers):
             return None
-        if settings.keyring_file is None:
-            raise SettingsError(
-                "ESPER_KEYRING_FILE is not set, and a peer is configured. Set it to the stack's keyring file.",
-                variable="ESPER_KEYRING_FILE",
-            )
-        return Keyring.load(settings.keyring_file)
+        return _keyring(settings, "a peer")
+
+
+def open_bridge(settings: WorkerSettings, run_id: str) -> Bridge | None:
+    """Open the bridge to the orchestrator of this host, where one is configured.
+
+    Raises
+    ------
+    SettingsError
+        If it is, and the keyring is not.
+    """
+    if settings.bridge_dir is None:
+        return None
+    return Bridge(settings.bridge_dir, run_id, SignalMaker(_keyring(settings, "the bridge"), run_id))
+
+
+def _keyring(settings: WorkerSettings, what: str) -> Keyring:
+    if settings.keyring_file is None:
+        raise SettingsError(
+            f"ESPER_KEYRING_FILE is not set, and {what} is configured. Set it to the stack's keyring file.",
+            variable="ESPER_KEYRING_FILE",
+        )
+    return Keyring.load(settings.keyring_file)
 
 
 async def _nobody_listens(packet: leyline.TelemetryPacket) -> None:
