@@ -73,6 +73,9 @@ bench-rollback: setup ## Measure going back, from memory and from disk
 bench-prefetch: setup ## Measure what the way to a kernel adds over the bare fetch
 	$(BIN)/python -m benchmarks prefetch $(ARGS)
 
+bench-harness: setup ## The four standing scenarios as JSON and CSV (ARGS=--quick: seconds each)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks harness $(ARGS)
+
 ##@ Checks
 
 lint: setup ## Style, formatting and import rules
@@ -125,5 +128,5 @@ help: ## This list
 	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test setup demo-short up down test-unit test-integration test-chaos soak coverage bench bench-growth bench-step bench-rollback bench-prefetch lint format types \
+.PHONY: demo test setup demo-short up down test-unit test-integration test-chaos soak coverage bench bench-growth bench-step bench-rollback bench-prefetch bench-harness lint format types \
         docs-check traceability proto proto-check proto-image docs constraints clean help

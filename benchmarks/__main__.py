@@ -6,6 +6,7 @@
     python -m benchmarks service-memory      memory and processor time of the services
     python -m benchmarks prefetch            the way to a kernel against the bare fetch
     python -m benchmarks demo-wall           the main job from a fresh clone
+    python -m benchmarks harness             the four standing scenarios, as JSON and CSV
     python -m benchmarks growth              does growing pay, at equal training FLOPs
 
 Each takes --help. Reports go to benchmarks/NAME.md and NAME.json, with machine, commit and method.
@@ -19,6 +20,7 @@ from typing import Final
 
 from benchmarks import demo_wall, prefetch, rollback, service_memory, step_overhead
 from benchmarks.growth import command as growth
+from benchmarks.harness import command as harness
 
 MEASUREMENTS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "step-overhead": step_overhead.main,
@@ -26,6 +28,7 @@ MEASUREMENTS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "service-memory": service_memory.main,
     "prefetch": prefetch.main,
     "demo-wall": demo_wall.main,
+    "harness": harness.main,
     "growth": growth.main,
 }
 

@@ -171,12 +171,12 @@ async def block(request: Request, keys: Sequence[KernelKey], count: int) -> tupl
     return times, time.perf_counter() - began
 
 
-async def measure(paths: StackPaths, requests: int) -> dict[str, Any]:
+async def measure(paths: StackPaths, requests: int, expansions: Sequence[float] = EXPANSIONS) -> dict[str, Any]:
     """Measure all arms and return their figures."""
     keys = [
         KernelKey.of("mlp_residual.v1", get_blueprint("mlp_residual.v1").complete({"expansion": expansion}), contract)
         for contract in (SiteContract("features", width) for width in WIDTHS)
-        for expansion in EXPANSIONS
+        for expansion in expansions
     ]
     async with bench(paths) as on:
 
