@@ -35,7 +35,7 @@ GRPC_STATUSES = {
     "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
     "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 }  # fmt: skip
-CORE_CLASSES = [cls for cls in error_classes() if cls.__module__ == "esper_core.errors.tree"]
+CORE_CLASSES = [cls for cls in error_classes() if cls.__module__.startswith("esper_core.errors.")]
 
 
 def test_every_concrete_class_has_exactly_one_row() -> None:
