@@ -37,7 +37,7 @@ async def test_one_at_a_time_for_a_key_and_others_go_past() -> None:
 
 
 async def test_one_who_gives_up_waiting_leaves_nothing_behind() -> None:
-    locks = KeyedLocks(lambda _: None)
+    locks = KeyedLocks()
     async with locks.hold("a"):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(locks.hold("a").__aenter__(), 0.01)

@@ -89,7 +89,7 @@ def test_no_record_is_torn_while_another_process_writes_as_fast_as_it_can(tmp_pa
         with RingReader(path) as reader:
             wait_until(lambda: reader.head > 0)
             began, caught, seen = reader.head, 0, reader.head
-            while caught < 2000:
+            while caught < 2000 or reader.head == began:
                 reading = reader.since(seen)
                 newest = reader.latest()
                 assert newest is not None
@@ -97,7 +97,6 @@ def test_no_record_is_torn_while_another_process_writes_as_fast_as_it_can(tmp_pa
                     number = int.from_bytes(payload[:8], "little")
                     assert payload[8:] == bytes([number % 251]) * (number % 1500)
                 caught, seen = caught + len(reading.payloads) + 1, reading.head
-            assert reader.head > began
     finally:
         process.kill()
         process.wait(10.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from urabrask.assessment.verdict import judge
 from urabrask.convert import init_seed, kernel_descriptor, quarantine_of, spec_from_messages
 from urabrask.jobs import JobList
 from urabrask.laboratory import Weights
-from urabrask.locks import KeyedLocks
 from urabrask.sheet_book import SheetBook
 from urabrask.sheets import SheetOffice, prewarm, sheet_digest
 
@@ -103,41 +101,6 @@ def test_a_kernel_is_described_as_urza_will_be_asked_for_it() -> None:
 def test_the_chain_digest_covers_the_signature() -> None:
     keyring = Keyring.generate()
     assert sheet_digest(issued(keyring)) != sheet_digest(issued(keyring))
-
-
-async def test_one_key_is_worked_on_by_one_task_and_others_are_not_held_up() -> None:
-    locks, order = KeyedLocks(), []
-    held, let_go = asyncio.Event(), asyncio.Event()
-
-    async def first() -> None:
-        async with locks.hold("a"):
-            held.set()
-            await let_go.wait()
-            order.append("first")
-
-    async def second() -> None:
-        async with locks.hold("a"):
-            order.append("second")
-
-    tasks = [asyncio.create_task(first())]
-    await held.wait()
-    tasks.append(asyncio.create_task(second()))
-    async with locks.hold("b"):
-        order.append("other")
-    let_go.set()
-    await asyncio.gather(*tasks)
-    assert order == ["other", "first", "second"]
-    assert len(locks) == 0
-
-
-async def test_a_waiter_that_gives_up_leaves_nothing_behind() -> None:
-    locks = KeyedLocks()
-    async with locks.hold("a"):
-        waiter = asyncio.create_task(locks.hold("a").__aenter__())
-        await asyncio.sleep(0)
-        waiter.cancel()
-        await asyncio.gather(waiter, return_exceptions=True)
-    assert len(locks) == 0
 
 
 def test_jobs_are_told_newest_first_with_their_end() -> None:

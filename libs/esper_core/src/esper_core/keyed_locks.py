@@ -22,11 +22,11 @@ class KeyedLocks:
 
     Parameters
     ----------
-    observe : callable
+    observe : callable, optional
         Takes how long somebody waited, in ms.
     """
 
-    def __init__(self, observe: Callable[[float], None]) -> None:
+    def __init__(self, observe: Callable[[float], None] = lambda waited_ms: None) -> None:
         self._observe = observe
         self._held: dict[str, _Held] = {}
 

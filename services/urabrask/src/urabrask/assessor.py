@@ -10,12 +10,12 @@ from esper_core import leyline
 from esper_core.blueprints import KernelSpec
 from esper_core.clocks import SYSTEM_CLOCK, Clock
 from esper_core.errors import EsperError
+from esper_core.keyed_locks import KeyedLocks
 from urabrask.assessment.assessment import Assessment, assessment_of, assessment_of_stopped
 from urabrask.assessment.stopped import STOPPED, hazard_of
 from urabrask.convert import benchmark_message, init_seed, kernel_descriptor, quarantine_of
 from urabrask.laboratory import Laboratory, Weights
 from urabrask.library import LibraryClient
-from urabrask.locks import KeyedLocks
 from urabrask.sheet_book import SheetBook
 from urabrask.sheets import SheetOffice
 from urabrask.telling import Teller

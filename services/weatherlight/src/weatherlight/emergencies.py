@@ -91,7 +91,7 @@ class EmergencyRouter:
     peers: Peers
     noted: Callable[[Emergency], None]
     _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    _underway: KeyedLocks = field(default_factory=lambda: KeyedLocks(lambda waited_ms: None))
+    _underway: KeyedLocks = field(default_factory=KeyedLocks)
 
     async def route(self, emergency: Emergency) -> Routing:
         """Act on an emergency; a signal that was handled before is only told as a duplicate.
