@@ -152,7 +152,9 @@ def test_an_emergency_halts_the_run_with_a_checkpoint_from_which_it_goes_on(stac
         assert run_id in routing.training_run_ids
         wait_until(lambda: stack.runs.status(run_id).state == leyline.RUN_STATE_HALTED, 30, what="the halt")
         assert stack.esper_json("status")["mode"] == "SYSTEM_MODE_EMERGENCY"
-        stub.ClearEmergency(weatherlight_pb2.ClearEmergencyRequest(reason="the drill is over", training_run_id=run_id))
+    cleared = stack.esper_json("clear-emergency", "the drill is over", "--run", run_id)
+    assert "tolaria cleared it" in cleared["actions"]
+    assert stack.esper_json("status")["mode"] == "SYSTEM_MODE_OPERATIONAL"
     checkpoints = stack.esper_json("run", "checkpoints", run_id)["checkpoints"]
     assert checkpoints[0]["good"]
     assert stack.esper("run", "resume", run_id).returncode == 0

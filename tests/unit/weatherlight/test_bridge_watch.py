@@ -16,10 +16,10 @@ import pytest
 from esper_core import leyline
 from esper_core.bridge import segments
 from esper_core.bus import InMemoryBus
-from esper_core.clocks import SYSTEM_CLOCK, ManualClock
+from esper_core.clocks import SYSTEM_CLOCK, ManualClock, to_timestamp
 from esper_core.errors import UnavailableError
 from esper_core.ids import new_run_id
-from esper_core.security import Keyring
+from esper_core.security import Keyring, MessageSigner
 from esper_core.telemetry import TelemetryEmitter
 from support.waiting import await_until, wait_until
 from weatherlight.bridge import BridgeWatch
@@ -47,6 +47,16 @@ if "emergency" in says:
                                       origin="tolaria-worker", training_run_id=run_id)
     message.triggered_at.CopyFrom(to_timestamp(SYSTEM_CLOCK.wall()))
     writer.emergency(MessageSigner(Keyring.load(Path(keyring)), "emergency", window_s=3600.0).sign(message))
+if "storm" in says:
+    number = 0
+    while True:
+        number += 1
+        message = leyline.EmergencySignal(version=1, signal_id=str(number), level=1, reason="x" * (number % 200 + 1),
+                                          origin=f"origin {number % 2}", training_run_id=run_id)
+        message.triggered_at.CopyFrom(to_timestamp(SYSTEM_CLOCK.wall()))
+        writer.emergency(MessageSigner(Keyring.load(Path(keyring)), "emergency", window_s=3600.0).sign(message))
+        if number == 1:
+            print("said", flush=True)
 if "goodbye" in says:
     writer.close()
 print("said", flush=True)
@@ -163,6 +173,42 @@ async def test_what_a_killed_process_said_last_is_heard_and_its_segment_is_clean
     assert list(scene.folder.iterdir()) == []
     events, metrics = await scene.told()
     assert "bridge_writer_died" in events and metrics["weatherlight.bridge.dead_writers_total"] == 1.0
+
+
+async def test_a_writer_that_is_killed_in_a_storm_leaves_no_torn_signal_and_nothing_is_lost_in_silence(
+    scene: Scene,
+) -> None:
+    worker = scene.worker("storm")
+    scene.watch.look()
+    await await_until(lambda: next(iter(scene.watch._spans.values())).reader.waiting, 5.0)
+    worker.kill()
+    worker.wait(10.0)
+    scene.watch.look()
+    (span,) = scene.watch._spans.values()
+    await await_until(lambda: not span.busy, 10.0)
+    events, metrics = await scene.told()
+    read, lost = (metrics.get(f"weatherlight.bridge.{name}_total", 0.0) for name in ("records", "lost"))
+    assert "emergency_unrouted" not in events and ("bridge_overrun" in events) == (lost > 0)
+    assert read + lost == span._head
+    await scene.watch.close()
+
+
+@pytest.mark.req("WEA-2")
+async def test_signals_are_counted_by_who_raised_them_and_copies_apart(scene: Scene) -> None:
+    signer = MessageSigner(Keyring.load(scene.keyring_file), "emergency")
+    for signal_id, origin in (("s1", "tolaria-worker"), ("s2", "tamiyo"), ("s3", "tamiyo"), ("s3", "tamiyo")):
+        message = leyline.EmergencySignal(version=1, signal_id=signal_id, level=1, reason="x", origin=origin)
+        message.triggered_at.CopyFrom(to_timestamp(SYSTEM_CLOCK.wall()))
+        await scene.desk.act(signer.sign(message))
+    _, metrics = await scene.told()
+    counted = {
+        point.attributes["source"]: point.value
+        for packet in scene.packets
+        for point in packet.metrics
+        if point.name == "weatherlight.emergency.telemetry_total"
+    }
+    assert counted == {"tolaria-worker": 1.0, "tamiyo": 3.0}
+    assert metrics["weatherlight.emergency.duplicates_total"] == 1.0
 
 
 async def test_who_says_goodbye_is_cleaned_without_a_word(scene: Scene) -> None:

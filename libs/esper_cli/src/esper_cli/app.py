@@ -9,7 +9,7 @@ from typing import cast
 
 import typer
 
-from esper_cli.commands import demo, doctor, runs, seeds, stack
+from esper_cli.commands import demo, doctor, emergencies, runs, seeds, stack
 from esper_cli.output import ERR
 from esper_core.errors import EsperError, to_exit_code
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 stack.register(app)
 seeds.register(app)
+app.command()(emergencies.clear_emergency)
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.add_typer(runs.app)
