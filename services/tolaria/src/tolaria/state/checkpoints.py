@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from esper_core.errors import EsperError, NotFoundError, StorageError
+from esper_core.files import fsync_directory
 from esper_runtime.snapshot import Snapshot
 from esper_runtime.snapshot_store import read_snapshot, write_snapshot
 
-Reason = Literal["interval", "settled", "halt", "final"]
+Reason = Literal["interval", "settled", "halt", "final", "rollback"]
 _NAME: Final = re.compile(r"(\d{10})-([a-z]+)(?:-(\d+))?")
 
 
@@ -75,6 +76,8 @@ class CheckpointStore:
     def write(self, snapshot: Snapshot, reason: Reason) -> CheckpointRecord:
         """Write a checkpoint, then forget the oldest beyond those that are kept.
 
+        One that was written because the run went back to it makes an end of those after it.
+
         Raises
         ------
         StorageError
@@ -82,6 +85,8 @@ class CheckpointStore:
         """
         path = self._free_name(f"{snapshot.step:010d}-{reason}")
         write_snapshot(snapshot, path)
+        if reason == "rollback":
+            self.forget_after(snapshot.step)
         self._prune()
         return _record(path)
 
@@ -121,6 +126,35 @@ class CheckpointStore:
             if record.path.name == name:
                 return read_snapshot(record.path)
         raise NotFoundError(f"There is no checkpoint {name!r} in {self._folder}.")
+
+    def forget_after(self, step: int) -> None:
+        """Take away what lies after a step that the run went back to, so that nothing resumes a course that was left.
+
+        Where nothing lies at or before that step, all is kept: a bad state is better than none.
+
+        Raises
+        ------
+        StorageError
+            If that fails.
+        """
+        records = self.records()
+        left = [record for record in records if record.step > step]
+        if len(left) == len(records):
+            return
+        try:
+            # Hidden first, all of them, because deleting takes time in which a crash would leave some to be found.
+            hidden = [record.path.rename(self._hidden(record.path)) for record in left]
+            fsync_directory(self._folder)
+            for path in hidden:
+                shutil.rmtree(path)
+        except OSError as error:
+            raise StorageError.from_os_error(error, self._folder, "take away what lies there") from error
+
+    def _hidden(self, path: Path) -> Path:
+        hidden = path.with_name(f".{path.name}.left")
+        if hidden.exists():
+            shutil.rmtree(hidden)
+        return hidden
 
     def _tried(self, to_step: int | None) -> Iterator[Snapshot | BadCheckpoint]:
         for record in self.records():

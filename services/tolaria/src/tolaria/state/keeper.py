@@ -54,6 +54,7 @@ class StateKeeper:
     ) -> None:
         self._session = session
         self._ring = ring
+        self._store = store
         self._writer = CheckpointWriter(store, reporter.sync)
         self._rhythm = rhythm
         self._reporter = reporter
@@ -85,6 +86,18 @@ class StateKeeper:
         """
         self._begin(self._capture(), reason)
         self._collect(wait=True)
+
+    def went_back(self) -> None:
+        """Make sure after a rollback that a later start of the run cannot find what the run went back from.
+
+        Where a newer checkpoint lies on disk, the state as it is now is written first and put in its place; training
+        waits for that, because until then a crash would bring the course back that was just left.
+        """
+        self._collect(wait=True)
+        step = self._session.counters.step
+        if any(record.step > step for record in self._store.records()):
+            self.checkpoint("rollback")
+            self._store.forget_after(step)
 
     def close(self) -> None:
         """Wait for a checkpoint that is still being written."""

@@ -12,6 +12,7 @@ from tolaria.reporting.reporter import Reporter
 from tolaria.reporting.seeds import attached_states
 from tolaria.safety.emergencies import RunEmergencies
 from tolaria.safety.signals import SignalReader
+from tolaria.state.keeper import StateKeeper
 from tolaria.state.rollback import Rollback
 from tolaria.training.links import Greeting, GreetingWanted, Incoming, Links, TeacherDismissed
 from tolaria.training.orders import Ending, Order, OrderOutcome, RateChange
@@ -35,6 +36,8 @@ class Fence:
         Carries out directives.
     rollback : Rollback
         Carries out rollback orders.
+    keeper : StateKeeper
+        Makes a rollback last.
     reporter : Reporter
         Is told.
     emergencies : RunEmergencies
@@ -49,6 +52,7 @@ class Fence:
         links: Links,
         executor: DirectiveExecutor,
         rollback: Rollback,
+        keeper: StateKeeper,
         reporter: Reporter,
         emergencies: RunEmergencies,
         signals: SignalReader,
@@ -58,6 +62,7 @@ class Fence:
         self._executor = executor
         self._operations = executor.operations
         self._rollback = rollback
+        self._keeper = keeper
         self._reporter = reporter
         self._ending: Ending | None = None
         self._paused = ""
@@ -201,6 +206,8 @@ class Fence:
         before = self._session.host.generation
         self._reporter.change_state(leyline.RUN_STATE_ROLLING_BACK, order.reason or "Rollback by order.")
         done = self._rollback.go_back("operator", to_step=order.to_step, full=order.full)
+        if done.restored:
+            self._keeper.went_back()
         self._reporter.rolled_back(done)
         state = (leyline.RUN_STATE_PAUSED, self._paused) if self._paused else self._training_state(done.message)
         self._reporter.change_state(*state)

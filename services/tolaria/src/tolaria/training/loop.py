@@ -135,6 +135,8 @@ class TrainingLoop:
     def _recover(self, problem: str) -> None:
         before, epoch = self._session.host.generation, self._session.epoch
         recovered = self._parts.recovery.recover(problem)
+        if recovered.done.restored:
+            self._parts.keeper.went_back()
         self._parts.reporter.rolled_back(recovered.done)
         too_many = self._parts.failed_epochs.failed(epoch)
         for entry in recovered.detached:

@@ -72,7 +72,8 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
     operations = GrowthOperations(session, links.prepared)
     executor = DirectiveExecutor(operations, lambda: session.counters.step)
     emergencies = _emergencies(around, reporter)
-    fence = Fence(session, links, executor, rollback, reporter, emergencies, around.signals)
+    keeper = StateKeeper(session, ring, around.store, _rhythm(session, settings), reporter)
+    fence = Fence(session, links, executor, rollback, keeper, reporter, emergencies, around.signals)
     prober = Prober(session, settings.probe_examples)
     evidence = EvidenceCollector(session, prober, settings.probe_fraction)
     pulse = Pulse(session, links, evidence, settings.evidence_interval_steps, settings.evidence_spacing_ms / 1000)
@@ -81,7 +82,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
         fence=fence,
         pulse=pulse,
         prober=prober,
-        keeper=StateKeeper(session, ring, around.store, _rhythm(session, settings), reporter),
+        keeper=keeper,
         recovery=Recovery(session, rollback, ring, operations, settings.rollback_limit),
         last_fence=LastFence(session, fence.cross, pulse, operations, links, reporter, settings.final_fence_s),
         operations=operations,

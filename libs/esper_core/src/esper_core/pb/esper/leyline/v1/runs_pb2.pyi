@@ -753,7 +753,7 @@ class CheckpointInfo(_message.Message):
     problem: _builtins.str
     """Why not, as a sentence."""
     reason: _builtins.str
-    """Why it was written: "interval", "halt", "final" or "settled"."""
+    """Why it was written: "interval", "halt", "final", "settled", or "rollback" because the run went back to it."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """Wall time."""
