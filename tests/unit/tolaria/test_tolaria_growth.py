@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from esper_cli.follow import told
 from esper_core import leyline
 from esper_core.blending import BlendSpec, blend_to_message, modes
 from esper_core.clocks import to_timestamp
 from esper_core.errors import NotFoundError
+from esper_core.journal import read_journal
+from esper_core.telemetry import TelemetryEmitter
 from esper_runtime.errors import IsolationViolationError
+from esper_runtime.leaks import Leak
 from esper_runtime.optim import SEED_KEY
 from esper_runtime.ownership import seed_owner
 from kasmina.convert.evidence import evidence_from_message
@@ -32,6 +36,7 @@ from support.tolaria_runs import (
     small_run,
 )
 from tolaria.growth.executor import DirectiveExecutor
+from tolaria.reporting.metering import meter
 from tolaria.state.checkpoints import CheckpointStore
 from tolaria.training.links import BoundaryMark
 from tolaria.training.step import training_step
@@ -320,13 +325,32 @@ def test_evidence_says_what_a_blend_does(run: SmallRun, executor: DirectiveExecu
     assert 0 < evidence.alpha < 1 and evidence.sparsity == 0.0 and not evidence.HasField("gate_mean")
 
 
-def test_no_seed_is_attached_while_the_isolation_breaker_is_open(run: SmallRun, executor: DirectiveExecutor) -> None:
-    run.session.isolation.breaker.trip("three leaks in a row")
+@pytest.mark.req("KAS-8")
+async def test_no_seed_is_attached_while_the_isolation_breaker_is_open_which_is_told(
+    run: SmallRun, executor: DirectiveExecutor
+) -> None:
+    for _ in range(3):
+        assert run.session.isolation.judge(SEED, Leak(0.5, 0.5))
     prepare_kernel(run.session, run.links, SEED)
     refused = executor.apply(attach(run.session, SEED))
     assert refused.error_code == "ESP-1019" and run.session.host.generation == 0
     run.session.isolation.breaker.reset()
     assert executor.apply(attach(run.session, SEED)).applied
+    happened = [leyline.RunEvent.FromString(payload) for payload in read_journal(run.folder.events_path).payloads]
+    moves = [event for event in happened if event.HasField("breaker")]
+    assert [event.breaker.to_state for event in moves] == [leyline.CIRCUIT_STATE_OPEN, leyline.CIRCUIT_STATE_CLOSED]
+    assert moves[0].breaker.breaker == "runtime.isolation" and SEED in moves[0].breaker.reason
+    assert told(moves[0]).startswith("breaker runtime.isolation OPEN: Seed")
+    packets: list[leyline.TelemetryPacket] = []
+
+    async def keep(packet: leyline.TelemetryPacket) -> None:
+        packets.append(packet)
+
+    emitter = TelemetryEmitter("tolaria", keep)
+    meter(emitter, moves[0])
+    assert await emitter.flush()
+    assert {"esper.breaker.state", "esper.breaker.transitions_total"} <= {p.name for x in packets for p in x.metrics}
+    assert [event.name for packet in packets for event in packet.events] == ["breaker_transition"]
 
 
 def kept_checkpoint(run: SmallRun, executor: DirectiveExecutor) -> Path:

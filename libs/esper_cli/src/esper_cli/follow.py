@@ -12,7 +12,7 @@ from esper_cli.run_client import stage_word, state_word
 from esper_core import leyline
 from esper_core.clocks import from_duration
 
-_KINDS: Final = ("seed", "rollback", "emergency", "control_loss", "state", "gate", "command", "teacher")
+_KINDS: Final = ("seed", "rollback", "emergency", "control_loss", "state", "gate", "command", "teacher", "breaker")
 
 
 def follow(events: Iterable[leyline.RunEvent], label: str) -> None:
@@ -59,15 +59,21 @@ def told(event: leyline.RunEvent) -> str:
     if which == "emergency":
         what = "cleared" if event.emergency.cleared else f"of level {event.emergency.level_now}"
         return f"emergency {what}: {event.emergency.reason}"
+    return _told_of_parts(event)
+
+
+def _told_of_parts(event: leyline.RunEvent) -> str:
+    which = event.WhichOneof("payload")
     if which == "control_loss":
-        return (
-            f"{event.control_loss.peer} {'lost' if event.control_loss.lost else 'is back'}: {event.control_loss.reason}"
-        )
-    return _of_teacher(event.teacher) if which == "teacher" else ""
-
-
-def _of_teacher(change: leyline.TeacherChange) -> str:
-    return f"teacher {change.teacher_id} {'takes part' if change.takes_part else 'has gone'}: {change.reason}"
+        loss = event.control_loss
+        return f"{loss.peer} {'lost' if loss.lost else 'is back'}: {loss.reason}"
+    if which == "breaker":
+        state = leyline.CircuitState.Name(event.breaker.to_state).removeprefix("CIRCUIT_STATE_")
+        return f"breaker {event.breaker.breaker} {state}: {event.breaker.reason}"
+    if which == "teacher":
+        verb = "takes part" if event.teacher.takes_part else "has gone"
+        return f"teacher {event.teacher.teacher_id} {verb}: {event.teacher.reason}"
+    return ""
 
 
 def _figures(progress: leyline.RunProgress) -> str:

@@ -210,6 +210,13 @@ def _teacher(event: leyline.RunEvent) -> Told:
     return f"teacher {change.teacher_id} {verb}: {change.reason}", "", level, (("teacher_id", change.teacher_id),)
 
 
+def _breaker(event: leyline.RunEvent) -> Told:
+    move = event.breaker
+    before, after = (word(leyline.CircuitState, value) for value in (move.from_state, move.to_state))
+    level = _WARNING if move.to_state == leyline.CIRCUIT_STATE_OPEN else _INFO
+    return f"{move.breaker}, {before} to {after}: {move.reason}", "", level, (("breaker", move.breaker),)
+
+
 _TELLERS: Final[dict[str, Callable[[leyline.RunEvent], Told]]] = {
     "state": _state,
     "seed": _seed,
@@ -224,6 +231,7 @@ _TELLERS: Final[dict[str, Callable[[leyline.RunEvent], Told]]] = {
     "validation": _validation,
     "result": _result,
     "teacher": _teacher,
+    "breaker": _breaker,
 }
 
 

@@ -32,6 +32,7 @@ _FIELDS: Final[dict[type[Message], tuple[str, int]]] = {
     leyline.ControlLoss: ("control_loss", leyline.RUN_EVENT_KIND_CONTROL_LOSS),
     leyline.RunResult: ("result", leyline.RUN_EVENT_KIND_RESULT),
     leyline.TeacherChange: ("teacher", leyline.RUN_EVENT_KIND_TEACHER),
+    leyline.BreakerMove: ("breaker", leyline.RUN_EVENT_KIND_BREAKER),
 }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from esper_core import leyline
+from esper_core.breaker import Transition
+from esper_core.clocks import from_timestamp
 from esper_core.telemetry import TelemetryEmitter
 
 _GRAVE: Final = {
@@ -114,6 +116,12 @@ def _state(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
         emitter.event(event_name, level, change.reason, run_id=run_id)
 
 
+def _breaker(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    move = event.breaker
+    at = from_timestamp(event.occurred_at)
+    emitter.breaker_moved(Transition(move.breaker, move.from_state, move.to_state, move.reason, at))
+
+
 _RECORDERS: Final[Mapping[int, Callable[[TelemetryEmitter, leyline.RunEvent], None]]] = {
     leyline.RUN_EVENT_KIND_PROGRESS: _progress,
     leyline.RUN_EVENT_KIND_VALIDATION: _validation,
@@ -123,4 +131,5 @@ _RECORDERS: Final[Mapping[int, Callable[[TelemetryEmitter, leyline.RunEvent], No
     leyline.RUN_EVENT_KIND_EMERGENCY: _emergency,
     leyline.RUN_EVENT_KIND_STATE: _state,
     leyline.RUN_EVENT_KIND_TEACHER: _teacher,
+    leyline.RUN_EVENT_KIND_BREAKER: _breaker,
 }

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from google.protobuf.message import Message
 
 from esper_core import leyline
+from esper_core.breaker import Transition
 from esper_core.clocks import SYSTEM_CLOCK, Clock, to_timestamp
+from esper_core.logs import get_logger
 from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
 from tolaria.reporting.layers import layer_records, topology_digest
@@ -21,6 +23,8 @@ from tolaria.training.queues import LatestSlot
 from tolaria.training.session import Session
 from tolaria.training.step import StepResult
 from tolaria.training.validation import Scores
+
+_log = get_logger("reporter")
 
 
 class Reporter:
@@ -161,6 +165,16 @@ class Reporter:
     def rolled_back(self, done: RollbackDone) -> None:
         """Tell about a rollback."""
         self.tell(rollback_message(done))
+
+    def breaker_moved(self, moved: Transition) -> None:
+        """Tell about a breaker of the training thread; hand this method to it as `on_transition`."""
+        state = leyline.CircuitState.Name(moved.to_state).removeprefix("CIRCUIT_STATE_")
+        _log.warning("breaker moved", breaker=moved.breaker, state=state, reason=moved.reason)
+        self.tell(
+            leyline.BreakerMove(
+                breaker=moved.breaker, from_state=moved.from_state, to_state=moved.to_state, reason=moved.reason
+            )
+        )
 
     def record(self, *, final: bool = False) -> StepRecord:
         """Make a record of the run as it is now."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from esper_core import leyline
-from esper_core.breaker import Transition
-from esper_core.logs import get_logger
 from esper_runtime.isolation_guard import IsolationGuard, isolation_breaker
 from tolaria.growth.evidence import EvidenceCollector
 from tolaria.growth.executor import DirectiveExecutor
@@ -37,8 +34,6 @@ from tolaria.training.links import Links
 from tolaria.training.loop import LoopParts
 from tolaria.training.session import Session
 
-_log: Final = get_logger("tolaria.isolation")
-
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -58,8 +53,9 @@ class Surroundings:
 def assemble(session: Session, around: Surroundings) -> LoopParts:
     """Build every part of the training loop of one session."""
     settings, links = around.settings, around.links
-    session.isolation = IsolationGuard(strict=settings.strict_isolation, breaker=isolation_breaker(_tell_breaker))
     reporter = Reporter(session, around.board, around.events, links.records, around.save_status)
+    breaker = isolation_breaker(reporter.breaker_moved)
+    session.isolation = IsolationGuard(strict=settings.strict_isolation, breaker=breaker)
     ring = SnapshotRing(settings.snapshot_ring_size)
     rollback = Rollback(
         session,
@@ -96,11 +92,6 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
         ),
         explosion_factor=settings.explosion_factor,
     )
-
-
-def _tell_breaker(moved: Transition) -> None:
-    state = leyline.CircuitState.Name(moved.to_state).removeprefix("CIRCUIT_STATE_")
-    _log.warning("breaker moved", breaker=moved.breaker, state=state, reason=moved.reason)
 
 
 def _emergencies(around: Surroundings, reporter: Reporter) -> RunEmergencies:

@@ -1144,6 +1144,8 @@ class _RunEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunEvent
     """The final result."""
     RUN_EVENT_KIND_TEACHER: _RunEventKind.ValueType  # 14
     """A teacher takes part, or has gone."""
+    RUN_EVENT_KIND_BREAKER: _RunEventKind.ValueType  # 15
+    """A breaker inside the trainer opened, tried again or closed."""
 
 class RunEventKind(_RunEventKind, metaclass=_RunEventKindEnumTypeWrapper):
     """What a run event tells."""
@@ -1178,6 +1180,8 @@ RUN_EVENT_KIND_RESULT: RunEventKind.ValueType  # 13
 """The final result."""
 RUN_EVENT_KIND_TEACHER: RunEventKind.ValueType  # 14
 """A teacher takes part, or has gone."""
+RUN_EVENT_KIND_BREAKER: RunEventKind.ValueType  # 15
+"""A breaker inside the trainer opened, tried again or closed."""
 Global___RunEventKind: _TypeAlias = RunEventKind  # noqa: Y015
 
 class _BlueprintOperator:

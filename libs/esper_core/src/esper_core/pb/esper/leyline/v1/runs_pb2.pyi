@@ -878,6 +878,40 @@ class TeacherChange(_message.Message):
 Global___TeacherChange: _TypeAlias = TeacherChange  # noqa: Y015
 
 @_typing.final
+class BreakerMove(_message.Message):
+    """A breaker inside the trainer changed its state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKER_FIELD_NUMBER: _builtins.int
+    FROM_STATE_FIELD_NUMBER: _builtins.int
+    TO_STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    breaker: _builtins.str
+    """Its name, such as "runtime.isolation"."""
+    from_state: _enums_pb2.CircuitState.ValueType
+    """State before."""
+    to_state: _enums_pb2.CircuitState.ValueType
+    """State after."""
+    reason: _builtins.str
+    """Why, as a sentence."""
+    def __init__(
+        self,
+        *,
+        breaker: _builtins.str = ...,
+        from_state: _enums_pb2.CircuitState.ValueType = ...,
+        to_state: _enums_pb2.CircuitState.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "from_state", b"from_state", "reason", b"reason", "to_state", b"to_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BreakerMove: _TypeAlias = BreakerMove  # noqa: Y015
+
+@_typing.final
 class RunEvent(_message.Message):
     """Something that happened in a run."""
 
@@ -904,6 +938,7 @@ class RunEvent(_message.Message):
     CONTROL_LOSS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     TEACHER_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     event_id: _builtins.str
@@ -976,6 +1011,10 @@ class RunEvent(_message.Message):
     def teacher(self) -> Global___TeacherChange:
         """TEACHER."""
 
+    @_builtins.property
+    def breaker(self) -> Global___BreakerMove:
+        """BREAKER."""
+
     def __init__(
         self,
         *,
@@ -1000,12 +1039,13 @@ class RunEvent(_message.Message):
         control_loss: Global___ControlLoss | None = ...,
         result: Global___RunResult | None = ...,
         teacher: Global___TeacherChange | None = ...,
+        breaker: Global___BreakerMove | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "state", b"state", "teacher", b"teacher", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "state", b"state", "teacher", b"teacher", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "state", b"state", "teacher", b"teacher", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "state", b"state", "teacher", b"teacher", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result", "teacher"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result", "teacher", "breaker"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
