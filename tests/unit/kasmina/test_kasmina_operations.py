@@ -42,6 +42,7 @@ POSSIBLE = {
     leyline.SEED_OPERATION_CANCEL: {DORMANT},
     leyline.SEED_OPERATION_SET_BLEND: {GERMINATED, TRAINING, BLENDING},
 }
+GATED = Blend(leyline.BLEND_MODE_CONFIDENCE, 1.0, leyline.ALPHA_SCHEDULE_LINEAR, 0, 30, (), 4.0, 0.1, 0.2, 0.9, True)
 FORWARD = (GERMINATED, TRAINING, BLENDING, SHADOWING, PROBATIONARY)
 
 
@@ -150,6 +151,7 @@ def blends(blend: Blend | None) -> Command:
         (blends(None), "needs a blend configuration"),
         (blends(replace(HALFWAY, target_alpha=0.0)), "target_alpha cannot be 0.0"),
         (blends(replace(HALFWAY, mode=leyline.BLEND_MODE_CHANNEL)), "blend.alpha_vec"),
+        (blends(GATED), "Allowed: BLEND_MODE_CONVEX, BLEND_MODE_RESIDUAL, BLEND_MODE_CHANNEL"),
         (seed_command(leyline.SEED_OPERATION_ADVANCE, SEED, 1, resume=True), "goes on by itself"),
         (seed_command(leyline.SEED_OPERATION_CULL, f"{RUN}/hidden/9", 1), "has no seed"),
         (seed_command(leyline.SEED_OPERATION_CULL, SEED, 0), "topology is at 1"),

@@ -97,7 +97,7 @@ class CommandValidator:
             if payload.operation == leyline.SEED_OPERATION_GERMINATE:
                 yield from self._germinate(command, payload, ledger, now)
             else:
-                yield from _seed_command(command, payload, ledger)
+                yield from self._seed_command(command, payload, ledger)
 
     def _germinate(
         self, command: Command, payload: SeedOperation, ledger: RunLedger, now: datetime
@@ -140,6 +140,28 @@ class CommandValidator:
             sentence = f"{blueprint_id} was culled at {site.name} and waits: {embargo.reason}"
             until = f"from {embargo.until:%Y-%m-%d %H:%M:%S} UTC or epoch {embargo.until_epoch}"
             yield Problem("seed_operation.blueprint_id", sentence, until)
+
+    def _seed_command(self, command: Command, payload: SeedOperation, ledger: RunLedger) -> Iterator[Problem]:
+        seed = ledger.seeds.get(command.seed_id)
+        if seed is None:
+            live = ", ".join(known.seed_id for known in ledger.live_seeds())
+            yield Problem("target_seed_id", f"The run has no seed {command.seed_id!r}.", live or "no seed is under way")
+            return
+        problem = _stage_problem(payload.operation, seed)
+        if problem is not None:
+            yield problem
+        elif payload.operation == leyline.SEED_OPERATION_SET_BLEND:
+            yield from self._new_blend(payload, seed, ledger)
+
+    def _new_blend(self, payload: SeedOperation, seed: Seed, ledger: RunLedger) -> Iterator[Problem]:
+        site, item = ledger.site(seed.site), self._catalogue.get(seed.blueprint_id)
+        if payload.blend is None or site is None:
+            yield Problem("seed_operation.blend", "SET_BLEND needs a blend configuration.", "a BlendConfig")
+            return
+        try:
+            check_blend(payload.blend, site.contract.channels, item.blend_modes if item is not None else ())
+        except ValidationError as error:
+            yield Problem(f"seed_operation.{error.field}", error.message, error.allowed)
 
 
 def _general(command: Command, ledger: RunLedger, now: datetime) -> Validation:
@@ -219,30 +241,11 @@ _POSSIBLE_IN = {
 }
 
 
-def _seed_command(command: Command, payload: SeedOperation, ledger: RunLedger) -> Iterator[Problem]:
-    seed = ledger.seeds.get(command.seed_id)
-    if seed is None:
-        live = ", ".join(known.seed_id for known in ledger.live_seeds())
-        yield Problem("target_seed_id", f"The run has no seed {command.seed_id!r}.", live or "no seed is under way")
-        return
-    first, last = _POSSIBLE_IN[leyline.SeedOperation.ValueType(payload.operation)]
-    name = leyline.SeedOperation.Name(leyline.SeedOperation.ValueType(payload.operation)).removeprefix(
-        "SEED_OPERATION_"
-    )
-    if seed.closed or not first <= seed.stage <= last:
-        sentence = f"{name} is not possible while the seed is {stage_name(seed.stage)}."
-        yield Problem("seed_operation.operation", sentence, f"from {stage_name(first)} to {stage_name(last)}")
-        return
-    if payload.operation == leyline.SEED_OPERATION_SET_BLEND:
-        yield from _new_blend(payload, seed, ledger)
-
-
-def _new_blend(payload: SeedOperation, seed: Seed, ledger: RunLedger) -> Iterator[Problem]:
-    site = ledger.site(seed.site)
-    if payload.blend is None or site is None:
-        yield Problem("seed_operation.blend", "SET_BLEND needs a blend configuration.", "a BlendConfig")
-        return
-    try:
-        check_blend(payload.blend, site.contract.channels)
-    except ValidationError as error:
-        yield Problem(f"seed_operation.{error.field}", error.message, error.allowed)
+def _stage_problem(operation: int, seed: Seed) -> Problem | None:
+    named = leyline.SeedOperation.ValueType(operation)
+    first, last = _POSSIBLE_IN[named]
+    if not seed.closed and first <= seed.stage <= last:
+        return None
+    name = leyline.SeedOperation.Name(named).removeprefix("SEED_OPERATION_")
+    sentence = f"{name} is not possible while the seed is {stage_name(seed.stage)}."
+    return Problem("seed_operation.operation", sentence, f"from {stage_name(first)} to {stage_name(last)}")
