@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from esper_core import leyline
+from esper_core.blueprints import load_catalogue
+from esper_core.blueprints.messages import descriptor
 from esper_core.clocks import SYSTEM_CLOCK
 from esper_core.errors import (
     AlreadyExistsError,
@@ -22,6 +26,7 @@ from urza.catalogue import Catalogue, sheet_digest
 from urza.eligibility import is_eligible, refusal
 from urza.keys import key_of
 from urza.library import Library
+from urza.seeding import seed
 
 WEIGHTS = b"the weights of a small kernel" * 100_000
 
@@ -143,6 +148,55 @@ async def test_registering_again_changes_nothing_and_a_change_makes_a_revision(l
     again = await library.register(blueprint())
     changed = await library.register(blueprint(description="wider"))
     assert (first.revision, again.revision, changed.revision) == (1, 1, 2)
+
+
+async def test_a_revision_neither_lifts_a_quarantine_nor_loses_the_sheet(library: Library) -> None:
+    await library.register(blueprint())
+    sheet = leyline.Bsds(version=1, bsds_id="one", blueprint_id="mlp_residual.v1")
+    await library.attach(sheet)
+    await library.quarantine("blueprint_id", "mlp_residual.v1", "it misbehaved", lift=False)
+    changed = await library.register(blueprint(description="wider"))
+    assert (changed.quarantined, changed.quarantine_reason, changed.bsds) == (True, "it misbehaved", sheet)
+
+
+async def test_blueprints_of_an_older_version_are_replaced_once_and_told(library: Library) -> None:
+    ships = {blueprint.blueprint_id: descriptor(blueprint) for blueprint in load_catalogue()}
+    reworded, reworked, same = "gated_mlp.v1", "attention.v1", "norm.v1"
+    assert {reworded, reworked, same} <= ships.keys() and ships[reworked].approval_required
+    ships[reworded].description = "what it was called before"
+    del ships[reworked].parameters[:]
+    for name in (reworded, reworked, same):
+        ships[name].approved = True
+        await library.register(ships[name])
+    _, before = await library.list_blueprints()
+
+    assert sorted(await seed(library)) == sorted([reworded, reworked])
+    assert await seed(library) == []
+    found = {row.blueprint_id: row for row in (await library.list_blueprints())[0]}
+    shipped = {blueprint.blueprint_id: descriptor(blueprint) for blueprint in load_catalogue()}
+    assert found.keys() == shipped.keys()
+    assert found[reworded].description == shipped[reworded].description and found[reworded].approved
+    assert found[reworked].parameters == shipped[reworked].parameters and not found[reworked].approved
+    assert (found[reworded].revision, found[reworked].revision, found[same].revision) == (2, 2, 1)
+    told = [update async for update in _changes(library, before, len(shipped) - 1)]
+    assert {update.blueprint_id for update in told if update.revision == 2} == {reworded, reworked}
+
+
+async def test_an_approval_outlives_a_restart(library: Library) -> None:
+    await seed(library)
+    approved = await library.blueprint("attention.v1")
+    approved.approved = True
+    await library.register(approved)
+    assert await seed(library) == [] and (await library.blueprint("attention.v1")).approved
+
+
+async def _changes(library: Library, after: int, count: int) -> AsyncIterator[leyline.CatalogUpdate]:
+    async with aclosing(library.watch(after)) as updates:
+        async for update in updates:
+            yield update
+            count -= 1
+            if not count:
+                return
 
 
 @pytest.mark.req("URZ-2")

@@ -70,7 +70,8 @@ class Catalogue:
     def register(self, blueprint: leyline.BlueprintDescriptor) -> tuple[leyline.BlueprintDescriptor, int]:
         """Add a blueprint, or a revision of it; return it as stored with the number of the change.
 
-        Registering what is there already changes nothing and returns the number of the last change.
+        Registering what is there already changes nothing and returns the number of the last change. A revision keeps
+        the quarantine and the sheet of the one before: those are changed by `quarantine_blueprint` and `attach` alone.
         """
         with self._transaction() as db:
             known = {row.blueprint_id: row for row in self._latest(db)}.get(blueprint.blueprint_id)
@@ -78,7 +79,10 @@ class Catalogue:
                 return known, int(db.scalar(select(func.max(CHANGES.c.sequence))) or 0)
             stored = _copy(blueprint)
             stored.version = 1
-            stored.revision = known.revision + 1 if known is not None else 1
+            stored.revision = 1
+            if known is not None:
+                stored.revision = known.revision + 1
+                _keep_verdict(known, stored)
             stored.created_at.CopyFrom(to_timestamp(self._clock.wall()))
             self._insert_revision(db, stored)
             return stored, self._note(db, "registered", blueprint=stored)
@@ -290,6 +294,13 @@ def _same_declaration(known: leyline.BlueprintDescriptor, offered: leyline.Bluep
         for field in ("version", "revision", "created_at", "bsds", "quarantined", "quarantine_reason"):
             message.ClearField(field)
     return left == right
+
+
+def _keep_verdict(known: leyline.BlueprintDescriptor, stored: leyline.BlueprintDescriptor) -> None:
+    stored.quarantined, stored.quarantine_reason = known.quarantined, known.quarantine_reason
+    stored.ClearField("bsds")
+    if known.HasField("bsds"):
+        stored.bsds.CopyFrom(known.bsds)
 
 
 def _copy(blueprint: leyline.BlueprintDescriptor) -> leyline.BlueprintDescriptor:
