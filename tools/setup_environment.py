@@ -16,7 +16,13 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 TORCH = "torch==2.13.0"
-EVERYTHING = ("esper-core[otlp]", "esper-policy", "esper-cli[local]", "esper-weatherlight[local,docker]")
+EVERYTHING = (
+    "esper-core[otlp]",
+    "esper-runtime[lightning,transformers]",
+    "esper-policy",
+    "esper-cli[local]",
+    "esper-weatherlight[local,docker]",
+)
 OLDEST, NEWEST = (3, 11), (3, 13)
 
 
