@@ -31,6 +31,7 @@ __all__ = [
     "UnknownBlueprintError",
     "UnknownSeedError",
     "UnknownSiteError",
+    "UnreachedSeedError",
 ]
 
 
@@ -60,6 +61,10 @@ class IsolationViolationError(StateConflictError):
 
 class TopologyMismatchError(StateConflictError):
     """A snapshot or export belongs to a host of another shape."""
+
+
+class UnreachedSeedError(StateConflictError):
+    """A loss depends on nothing that learns: it does not see the seed."""
 
 
 class OptimizerRebuildError(StateConflictError):

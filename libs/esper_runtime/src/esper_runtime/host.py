@@ -23,6 +23,7 @@ from esper_runtime.errors import SeedStateError
 from esper_runtime.graft import Graft
 from esper_runtime.isolation import frozen, keeps_statistics
 from esper_runtime.ownership import HOST, seed_owner
+from esper_runtime.sites import submodule_at
 from esper_runtime.surgery import Surgery
 from esper_runtime.topology import GraftRecord
 from esper_runtime.undisturbed import preserved_buffers, preserved_random_state
@@ -82,11 +83,13 @@ class Host(Surgery):
         Raises
         ------
         UnknownSiteError, AlreadyExistsError, SiteContractError, BlendError, OwnershipConflictError
-            If the site is unknown, the id is taken, shapes do not fit, or a parameter belongs to another.
+            If the site is unknown or no longer in the model, the id is taken, shapes do not fit, or a parameter belongs
+            to another.
         """
         if seed_id in self._records:
             raise AlreadyExistsError(f"A seed {seed_id!r} is already attached; use another id.")
         blend = blend or BlendSpec()
+        submodule_at(self.model, self.site(site))
         self._adapt(seed)
         check_module(seed, self.contract(site))
         blend.check_contract(self.contract(site))
@@ -160,6 +163,8 @@ class Host(Surgery):
 
     def cull(self, seed_id: str) -> None:
         """Take a seed out and put the original object back; the host is as if the seed had never been attached.
+
+        Where other code has taken the graft out of the model, what that code has put there stays.
 
         Raises
         ------

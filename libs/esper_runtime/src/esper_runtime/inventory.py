@@ -14,7 +14,7 @@ from esper_runtime.contracts import Site
 from esper_runtime.errors import SeedStateError, UnknownSeedError, UnknownSiteError
 from esper_runtime.graft import Graft
 from esper_runtime.naming import NamedTensor, named_buffers, named_parameters
-from esper_runtime.sites import check_sites, measure_sites
+from esper_runtime.sites import check_sites, holder_of, measure_sites, submodule_at
 from esper_runtime.topology import GraftRecord, Topology
 
 
@@ -60,6 +60,17 @@ class Inventory:
         """Return one seed's record, or raise UnknownSeedError."""
         self._require(seed_id)
         return self._current(seed_id)
+
+    def stands(self, seed_id: str) -> bool:
+        """Say whether the graft of a seed is still in the model, where other code may have taken it out."""
+        self._require(seed_id)
+        graft = self._grafts[seed_id]
+        return holder_of(self.model, self.site(graft.site), graft) is not None
+
+    def check_sites(self) -> None:
+        """Refuse to go on with a model that has lost a declared site, by raising UnknownSiteError."""
+        for site in self._sites.values():
+            submodule_at(self.model, site)
 
     def graft(self, seed_id: str) -> Graft:
         """Return the module that carries a seed, or raise UnknownSeedError."""

@@ -38,5 +38,5 @@ def rebuild(host: Host, topology: Topology, seeds: Mapping[str, nn.Module]) -> N
 def _same_chain(host: Host, site: str, topology: Topology, seeds: Mapping[str, nn.Module]) -> bool:
     present, wanted = host.topology().chain(site), topology.chain(site)
     return [record.seed_id for record in present] == [record.seed_id for record in wanted] and all(
-        host.graft(record.seed_id).seed is seeds[record.seed_id] for record in wanted
+        host.graft(record.seed_id).seed is seeds[record.seed_id] and host.stands(record.seed_id) for record in wanted
     )

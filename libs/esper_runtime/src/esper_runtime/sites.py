@@ -30,7 +30,7 @@ def check_sites(model: nn.Module, sites: Sequence[Site]) -> None:
     for _, module in model.named_modules(remove_duplicate=False):
         places[id(module)] = places.get(id(module), 0) + 1
     for site in sites:
-        if places.get(id(_submodule(model, site)), 0) > 1:
+        if places.get(id(submodule_at(model, site)), 0) > 1:
             raise ValidationError(
                 f"Site {site.name!r}: the module {site.module_path!r} is used in several places of the model.",
                 field="module_path",
@@ -38,7 +38,8 @@ def check_sites(model: nn.Module, sites: Sequence[Site]) -> None:
             )
 
 
-def _submodule(model: nn.Module, site: Site) -> nn.Module:
+def submodule_at(model: nn.Module, site: Site) -> nn.Module:
+    """Return what stands at a site now, or raise UnknownSiteError where the model has nothing there."""
     try:
         parent, leaf = parent_of(model, site.module_path)
     except AttributeError as error:
@@ -67,7 +68,7 @@ def measure_sites(
     """
     outputs: dict[str, Any] = {}
     handles = [
-        _submodule(model, site).register_forward_hook(
+        submodule_at(model, site).register_forward_hook(
             lambda module, inputs, output, name=site.name: outputs.__setitem__(name, output)
         )
         for site in sites
@@ -112,11 +113,24 @@ def link(model: nn.Module, site: Site, seed: nn.Module, seed_id: str, blend: Ble
 
 
 def unlink(model: nn.Module, site: Site, graft: Graft) -> None:
-    """Take one graft out of the stack at its site; what stood below it moves up as the same object."""
-    parent, leaf = parent_of(model, site.module_path)
-    holder, key = parent, leaf
-    while (standing := holder._modules[key]) is not graft:
+    """Take one graft out of the stack at its site; what stood below it moves up as the same object.
+
+    Where other code has taken the graft out of the model, nothing is put back: what stands there is not ours.
+    """
+    place = holder_of(model, site, graft)
+    if place is not None:
+        holder, key = place
+        holder._modules[key] = graft.host
+
+
+def holder_of(model: nn.Module, site: Site, graft: Graft) -> tuple[nn.Module, str] | None:
+    """Return the module that holds a graft and its name there; None where the graft is no longer in the model."""
+    try:
+        holder, key = parent_of(model, site.module_path)
+    except AttributeError:
+        return None
+    while (standing := holder._modules.get(key)) is not graft:
         if not isinstance(standing, Graft):
-            raise InternalError(f"The graft of seed {graft.seed_id} is no longer at site {site.name!r}.")
+            return None
         holder, key = standing, "host"
-    holder._modules[key] = graft.host
+    return holder, key

@@ -19,6 +19,7 @@ from esper_runtime.host import Host
 from esper_runtime.naming import NamedTensor, seed_tensor_name
 from esper_runtime.optim import OptimizerState, capture_optimizer, check_optimizer, restore_optimizer
 from esper_runtime.rebuild import rebuild
+from esper_runtime.sites import submodule_at
 from esper_runtime.topology import Topology
 
 
@@ -78,7 +79,19 @@ def capture(
     cursor: Mapping[str, Any] | None = None,
     generators: Mapping[str, torch.Generator] | None = None,
 ) -> Snapshot:
-    """Copy the whole state at a fence; later steps do not touch the copy."""
+    """Copy the whole state at a fence; later steps do not touch the copy.
+
+    Raises
+    ------
+    TopologyMismatchError
+        If other code has taken a graft out of the model, so that nothing could be restored from the copy.
+    """
+    for record in host.seeds():
+        if not host.stands(record.seed_id):
+            raise TopologyMismatchError(
+                f"Seed {record.seed_id} is on record at site {record.site!r}, but other code has taken it out of the "
+                "model. Leave grafted modules in place, or go back to a state before it was removed."
+            )
     return Snapshot(
         step=step,
         topology=host.topology(),
@@ -108,6 +121,7 @@ def restore(
     TopologyMismatchError
         If the snapshot belongs to another host, or a seed in it cannot be rebuilt.
     """
+    _check_generators(snapshot.random, generators or {})
     seeds = _seeds_for(host, snapshot.topology)
     _check_tensors(host, snapshot, seeds)
     if optimizer is not None and snapshot.optimizer is not None:
@@ -138,9 +152,7 @@ def capture_random(generators: Mapping[str, torch.Generator]) -> RandomState:
 
 def restore_random(state: RandomState, generators: Mapping[str, torch.Generator]) -> None:
     """Put back the state of every generator; a named one that the snapshot does not know is an error."""
-    unknown = sorted(set(generators) - set(state.generators))
-    if unknown:
-        raise TopologyMismatchError(f"The snapshot holds no state for the generators {', '.join(unknown)}.")
+    _check_generators(state, generators)
     torch.set_rng_state(state.torch_cpu)
     for index, cuda in enumerate(state.torch_cuda):
         torch.cuda.set_rng_state(cuda, index)
@@ -152,12 +164,18 @@ def restore_random(state: RandomState, generators: Mapping[str, torch.Generator]
         generator.set_state(state.generators[label])
 
 
+def _check_generators(state: RandomState, generators: Mapping[str, torch.Generator]) -> None:
+    unknown = sorted(set(generators) - set(state.generators))
+    if unknown:
+        raise TopologyMismatchError(f"The snapshot holds no state for the generators {', '.join(unknown)}.")
+
+
 def _seeds_for(host: Host, topology: Topology) -> dict[str, nn.Module]:
     """Return the module of every seed in a topology: the living one where it is the same, else a new one."""
     living = {record.seed_id: record.kernel for record in host.seeds()}
     seeds: dict[str, nn.Module] = {}
     for record in topology.grafts:
-        host.site(record.site)
+        submodule_at(host.model, host.site(record.site))
         if record.seed_id in living and living[record.seed_id] == record.kernel:
             seeds[record.seed_id] = host.graft(record.seed_id).seed
         else:
