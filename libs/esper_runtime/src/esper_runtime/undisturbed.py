@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+SavedBuffers: TypeAlias = list[tuple[nn.Module, str, Tensor, Tensor]]
 
 
 @contextmanager
@@ -25,12 +28,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def preserved_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Give the buffers of some modules back as they were, the same objects with the same bits."""
-    buffers = _saved_buffers(modules)
+    buffers = save_buffers(modules)
     try:
         yield
     finally:
-        for module, name, buffer, value in buffers:
-            _put_back(module, name, buffer, value)
+        put_back(buffers)
 
 
 @contextmanager
@@ -41,13 +43,20 @@ def preserved_random_state() -> Iterator[None]:
         yield
 
 
-def _saved_buffers(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
+def save_buffers(modules: Iterable[nn.Module]) -> SavedBuffers:
+    """Copy the buffers of some modules, for `put_back`."""
     return [
         (module, name, buffer, buffer.detach().clone())
         for module in modules
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
+
+
+def put_back(buffers: SavedBuffers) -> None:
+    """Give buffers back as they were saved, the same objects with the same bits."""
+    for module, name, buffer, value in buffers:
+        _put_back(module, name, buffer, value)
 
 
 def _put_back(module: nn.Module, name: str, buffer: Tensor, value: Tensor) -> None:

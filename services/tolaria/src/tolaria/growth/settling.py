@@ -73,21 +73,20 @@ class LastFence:
 
     def _abort_rest(self) -> None:
         for entry in self._session.book.unsettled():
-            abort_seed(
-                self._session, self._operations, self._reporter, entry, "Aborted: the run ended before a decision."
-            )
+            reason = "Aborted: the run ended before a decision."
+            abort_seed(self._session, self._operations, self._reporter, entry, "undecided", reason)
 
 
 def abort_seed(
-    session: Session, operations: GrowthOperations, reporter: Reporter, entry: SeedEntry, reason: str
+    session: Session, operations: GrowthOperations, reporter: Reporter, entry: SeedEntry, cause: str, reason: str
 ) -> None:
     """Take a seed out on the trainer's own account, restore the host exactly, and tell why."""
     operations.detach(entry.seed_id)
-    tell_aborted(session, reporter, entry, reason)
+    tell_aborted(session, reporter, entry, cause, reason)
 
 
-def tell_aborted(session: Session, reporter: Reporter, entry: SeedEntry, reason: str) -> None:
-    """Tell about a seed that was taken out here; `entry` is as it was before."""
+def tell_aborted(session: Session, reporter: Reporter, entry: SeedEntry, cause: str, reason: str) -> None:
+    """Tell about a seed that was taken out here, with a word and a sentence; `entry` is as it was before."""
     session.book.update(entry.seed_id, settled_by=reason)
     reporter.tell(
         leyline.SeedTransition(
@@ -101,5 +100,6 @@ def tell_aborted(session: Session, reporter: Reporter, entry: SeedEntry, reason:
             global_step=session.counters.step,
             occurred_at=to_timestamp(SYSTEM_CLOCK.wall()),
             parameter_count=entry.parameter_count,
+            aborted_because=cause,
         )
     )

@@ -116,6 +116,16 @@ def _state(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
         emitter.event(event_name, level, change.reason, run_id=run_id)
 
 
+def _seed(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    moved, run_id = event.seed, event.training_run_id
+    if not moved.aborted_because:
+        return
+    emitter.count("tolaria.seeds.aborted_total", cause=moved.aborted_because, run_id=run_id)
+    undecided = moved.aborted_because == "undecided"
+    level = leyline.TELEMETRY_LEVEL_INFO if undecided else leyline.TELEMETRY_LEVEL_ERROR
+    emitter.event("seed_aborted", level, moved.reason, run_id=run_id, seed_id=moved.seed_id)
+
+
 def _breaker(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     move = event.breaker
     at = from_timestamp(event.occurred_at)
@@ -131,5 +141,6 @@ _RECORDERS: Final[Mapping[int, Callable[[TelemetryEmitter, leyline.RunEvent], No
     leyline.RUN_EVENT_KIND_EMERGENCY: _emergency,
     leyline.RUN_EVENT_KIND_STATE: _state,
     leyline.RUN_EVENT_KIND_TEACHER: _teacher,
+    leyline.RUN_EVENT_KIND_SEED_STAGE: _seed,
     leyline.RUN_EVENT_KIND_BREAKER: _breaker,
 }

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
+from esper_runtime.errors import SnapshotIntegrityError
 from esper_runtime.snapshot import Snapshot, capture, restore
 from esper_tasks import Cursor
 from tolaria.growth.book import SeedBook
 from tolaria.training.learning_rate import LearningRateState
 from tolaria.training.session import Counters, Session
 from tolaria.training.statistics import LossStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    rate: LearningRateState
+    cursor: Cursor
+    counters: Counters
+    statistics: LossStatistics
+    book: SeedBook
 
 
 def capture_session(session: Session, elapsed_s: float) -> Snapshot:
@@ -41,16 +51,35 @@ def restore_session(session: Session, snapshot: Snapshot) -> None:
 
     Raises
     ------
-    TopologyMismatchError
+    SnapshotIntegrityError
+        If it lacks what a run needs, because no run wrote it; nothing is changed then.
+    TopologyMismatchError, UnknownSiteError
         If the snapshot belongs to another model; nothing is changed then.
     """
+    kept = _kept_by(snapshot)
     restore(session.host, snapshot, optimizer=session.optimizer)
-    session.learning_rate.state = LearningRateState.from_dict(snapshot.scheduler)
-    session.sampler.seek(Cursor.from_dict(snapshot.cursor["data"]))
-    session.counters = Counters(**snapshot.cursor["counters"])
-    session.statistics = LossStatistics.from_dict(snapshot.cursor["statistics"])
-    session.book = SeedBook.from_dict(snapshot.cursor["book"])
+    session.learning_rate.state = kept.rate
+    session.sampler.seek(kept.cursor)
+    session.counters, session.statistics, session.book = kept.counters, kept.statistics, kept.book
     session.topology_changed()
+
+
+def _kept_by(snapshot: Snapshot) -> _Kept:
+    """Read the trainer's part of a snapshot before anything is changed by it."""
+    try:
+        return _Kept(
+            LearningRateState.from_dict(snapshot.scheduler),
+            Cursor.from_dict(snapshot.cursor["data"]),
+            Counters(**snapshot.cursor["counters"]),
+            LossStatistics.from_dict(snapshot.cursor["statistics"]),
+            SeedBook.from_dict(snapshot.cursor["book"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SnapshotIntegrityError(
+            f"The snapshot of step {snapshot.step} was not written by a run of this version: {error!r} is missing or "
+            "of another kind. Start from it with --from, or from another checkpoint.",
+            details={"reason": "manifest_format"},
+        ) from error
 
 
 def rewind_session(session: Session, snapshot: Snapshot) -> None:

@@ -11,6 +11,7 @@ from tolaria.growth.operations import GrowthOperations
 from tolaria.growth.probing import Prober
 from tolaria.growth.pulse import Pulse
 from tolaria.growth.settling import LastFence, abort_seed, tell_aborted
+from tolaria.growth.untouched import Untouched
 from tolaria.reporting.reporter import Reporter
 from tolaria.safety.profiler import StepProfiler
 from tolaria.safety.streak import FailedEpochs
@@ -101,30 +102,44 @@ class TrainingLoop:
         return None
 
     def _step(self) -> StepResult | None:
-        """Make one step; None where a seed's exception spoiled it, and the same batch comes again without that seed."""
-        cursor = self._session.sampler.cursor
+        """Make one step; None where a seed's exception spoiled it, and the same batch comes again without that seed.
+
+        Raises
+        ------
+        UnknownSiteError
+            If the step fails because a declared site is no longer in the model.
+        """
+        before = Untouched.hold(self._session)
         try:
             with self._parts.pulse.watching():
                 return training_step(self._session, self._parts.explosion_factor)
         except Exception as error:
             seed_id = seed_at_fault(self._session, error)
-            if seed_id is None:
+            if seed_id is None or before is None:
+                self._session.host.check_sites()
                 raise
-            self._session.sampler.seek(cursor)
-            self._throw_out(seed_id, error)
+            before.give_back(self._session)
+            _log.error("a seed spoiled a step", seed_id=seed_id, exc_info=error)
+            self._throw_out(seed_id, "raised", f"The seed raised {type(error).__name__}: {error}")
             return None
 
-    def _throw_out(self, seed_id: str, error: Exception) -> None:
-        _log.error("a seed raised in the forward or backward pass", seed_id=seed_id, exc_info=error)
+    def _throw_out(self, seed_id: str, cause: str, reason: str) -> None:
         entry = self._session.book.update(seed_id, finite=False)
-        reason = f"The seed raised {type(error).__name__}: {error}"
-        abort_seed(self._session, self._parts.operations, self._parts.reporter, entry, reason)
+        abort_seed(self._session, self._parts.operations, self._parts.reporter, entry, cause, reason)
         self._parts.links.greet_again.set()
+
+    def _throw_out_what_is_gone(self) -> None:
+        """Settle seeds whose grafts other code has taken out of the model, before such a state is kept."""
+        for entry in self._session.book.unsettled():
+            if not self._session.host.stands(entry.seed_id):
+                sentence = f"Other code has taken the seed out of the model at site {entry.site}."
+                self._throw_out(entry.seed_id, "removed", sentence)
 
     def _after(self, result: StepResult) -> None:
         if result.problem:
             self._recover(result.problem)
             return
+        self._throw_out_what_is_gone()
         self._measure()
         began = time.perf_counter()
         self._parts.pulse.beat()
@@ -140,7 +155,8 @@ class TrainingLoop:
         self._parts.reporter.rolled_back(recovered.done)
         too_many = self._parts.failed_epochs.failed(epoch)
         for entry in recovered.detached:
-            tell_aborted(self._session, self._parts.reporter, entry, f"Taken out after {problem} came again.")
+            reason = f"Taken out after {problem} came again."
+            tell_aborted(self._session, self._parts.reporter, entry, "trouble", reason)
         if before != self._session.host.generation:
             self._parts.links.greet_again.set()
         if recovered.done.full_deadline_missed:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import nn
 
 from esper_runtime import stages
 from esper_runtime.distillation import Distillation
+from esper_runtime.graft import Graft
 from esper_runtime.host import Host
 from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.topology import GraftRecord
@@ -67,6 +69,7 @@ class Session:
     _cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
     _gradients: GradientPool | None = None
+    _buffered: tuple[nn.Module, ...] | None = None
 
     @property
     def epoch(self) -> int:
@@ -122,11 +125,20 @@ class Session:
             self._gradients = GradientPool(owners, self.losses_apart)
         return self._gradients
 
+    @property
+    def buffered(self) -> tuple[nn.Module, ...]:
+        """Modules that hold buffers on the present topology, which a forward pass may write; not the grafts' alphas."""
+        if self._buffered is None:
+            found = self.host.model.modules()
+            self._buffered = tuple(module for module in found if module._buffers and not isinstance(module, Graft))
+        return self._buffered
+
     def topology_changed(self) -> None:
         """Forget what depends on the topology, on a seed's stage or on the teacher."""
         self._cost = None
         self._shadowed = None
         self._gradients = None
+        self._buffered = None
 
     @property
     def fraction(self) -> float:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from esper_runtime.errors import UnreachedSeedError
 from esper_tasks import Batch, mean_loss
 from tolaria.training.optimizer import forget_gradients, gradient_norm
 from tolaria.training.session import Session
@@ -140,6 +141,10 @@ def _forward(session: Session, part: Batch, answer: Any) -> list[Tensor]:
     """Return the losses of a pass: the task's, and the distillation loss where a teacher has answered."""
     outputs = session.host.model(part.inputs)
     losses = [mean_loss(session.task, outputs, part.targets)]
+    if not losses[0].requires_grad:
+        raise UnreachedSeedError(
+            "The loss depends on nothing that learns: while the host is still, it must see the seed."
+        )
     if answer is not None and session.distillation is not None:
         losses.append(session.distillation.loss(outputs, answer))
     return losses

@@ -32,6 +32,7 @@ METRICS = (
     counter("tolaria.emergency.broadcast_failures_total", "Emergencies that could not be sent at the first try."),
     counter("tolaria.checkpoint.written_total", "Checkpoints written."),
     histogram("tolaria.checkpoint.write_ms", "ms", "Time to write a checkpoint."),
+    counter("tolaria.seeds.aborted_total", "Seeds that the trainer itself took out, by cause.", "cause"),
     counter("tolaria.directives.applied_total", "Directives by kind and result.", "kind", "result"),
     histogram("tolaria.directive.apply_ms", "ms", "Time that a fence took to apply its directives."),
     histogram("tolaria.kernel.prepare_ms", "ms", "Time to fetch, prove and build a kernel, off the training thread."),

@@ -560,6 +560,7 @@ class SeedTransition(_message.Message):
     GLOBAL_STEP_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
     PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
+    ABORTED_BECAUSE_FIELD_NUMBER: _builtins.int
     training_run_id: _builtins.str
     """The run."""
     seed_id: _builtins.str
@@ -580,6 +581,8 @@ class SeedTransition(_message.Message):
     """Step of the evidence that led to it."""
     parameter_count: _builtins.int
     """Parameters of the seed."""
+    aborted_because: _builtins.str
+    """Set where the trainer itself took the seed out: "raised", "removed", "trouble" or "undecided"."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """Wall time."""
@@ -598,10 +601,11 @@ class SeedTransition(_message.Message):
         global_step: _builtins.int = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
         parameter_count: _builtins.int = ...,
+        aborted_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blueprint_id", b"blueprint_id", "command_id", b"command_id", "from_stage", b"from_stage", "global_step", b"global_step", "occurred_at", b"occurred_at", "parameter_count", b"parameter_count", "reason", b"reason", "seed_id", b"seed_id", "site", b"site", "to_stage", b"to_stage", "training_run_id", b"training_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted_because", b"aborted_because", "blueprint_id", b"blueprint_id", "command_id", b"command_id", "from_stage", b"from_stage", "global_step", b"global_step", "occurred_at", b"occurred_at", "parameter_count", b"parameter_count", "reason", b"reason", "seed_id", b"seed_id", "site", b"site", "to_stage", b"to_stage", "training_run_id", b"training_run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
