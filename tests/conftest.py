@@ -6,11 +6,21 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from support.valkey import ValkeyProcess, start_valkey
 
 # Latency matters more than throughput in tests, and two cores are shared by many processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A logged exception is rendered as services render it; structlog's own default draws every tensor in every frame, which
+# takes seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,7 +23,6 @@ from esper_runtime.errors import SeedStateError
 from esper_runtime.graft import Graft
 from esper_runtime.isolation import frozen, keeps_statistics
 from esper_runtime.ownership import HOST, seed_owner
-from esper_runtime.sites import submodule_at
 from esper_runtime.surgery import Surgery
 from esper_runtime.topology import GraftRecord
 from esper_runtime.undisturbed import preserved_buffers, preserved_random_state
@@ -89,7 +88,7 @@ class Host(Surgery):
         if seed_id in self._records:
             raise AlreadyExistsError(f"A seed {seed_id!r} is already attached; use another id.")
         blend = blend or BlendSpec()
-        submodule_at(self.model, self.site(site))
+        self.check_sites(site)
         self._adapt(seed)
         check_module(seed, self.contract(site))
         blend.check_contract(self.contract(site))

@@ -67,10 +67,16 @@ class Inventory:
         graft = self._grafts[seed_id]
         return holder_of(self.model, self.site(graft.site), graft) is not None
 
-    def check_sites(self) -> None:
-        """Refuse to go on with a model that has lost a declared site, by raising UnknownSiteError."""
-        for site in self._sites.values():
-            submodule_at(self.model, site)
+    def check_sites(self, *names: str) -> None:
+        """Refuse to go on with a model that has lost one of these sites, or of all declared ones, where none is named.
+
+        Raises
+        ------
+        UnknownSiteError
+            Naming the site and its submodule.
+        """
+        for name in names or tuple(self._sites):
+            submodule_at(self.model, self.site(name))
 
     def graft(self, seed_id: str) -> Graft:
         """Return the module that carries a seed, or raise UnknownSeedError."""

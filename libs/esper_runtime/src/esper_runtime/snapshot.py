@@ -19,7 +19,6 @@ from esper_runtime.host import Host
 from esper_runtime.naming import NamedTensor, seed_tensor_name
 from esper_runtime.optim import OptimizerState, capture_optimizer, check_optimizer, restore_optimizer
 from esper_runtime.rebuild import rebuild
-from esper_runtime.sites import submodule_at
 from esper_runtime.topology import Topology
 
 
@@ -175,7 +174,7 @@ def _seeds_for(host: Host, topology: Topology) -> dict[str, nn.Module]:
     living = {record.seed_id: record.kernel for record in host.seeds()}
     seeds: dict[str, nn.Module] = {}
     for record in topology.grafts:
-        submodule_at(host.model, host.site(record.site))
+        host.check_sites(record.site)
         if record.seed_id in living and living[record.seed_id] == record.kernel:
             seeds[record.seed_id] = host.graft(record.seed_id).seed
         else:

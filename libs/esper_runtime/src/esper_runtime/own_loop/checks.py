@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from esper_core.errors import ValidationError
 from esper_runtime.graft import Graft
+from esper_runtime.host import Host
+from esper_runtime.own_loop.held_out import HeldOut
+from esper_runtime.sites import submodule_at
+from esper_runtime.undisturbed import undisturbed
 
 
 def finite_loss(loss: Tensor | float) -> bool:
@@ -40,6 +45,28 @@ def check_model(model: nn.Module, steps: int) -> None:
         raise _refused(
             "A session grows the model of one process; several workers would grow apart.", "a run with one process"
         )
+
+
+def reaches(host: Host, site: str, held_out: HeldOut) -> bool:
+    """Say whether the held-out loss depends on what comes out of a site; where not, no seed there could be judged.
+
+    Looked at by values, not gradients, because a loss that is only ever evaluated may well be computed without any.
+    Asked at germination, not before training: a branch that starts at zero hides what comes before it until it has
+    learned.
+    """
+    batch = held_out.first()
+    with undisturbed(host.model), torch.no_grad():
+        plain = held_out.loss(host.model, batch)
+        handle = submodule_at(host.model, host.site(site)).register_forward_hook(_moved)
+        try:
+            return not torch.equal(plain, held_out.loss(host.model, batch))
+        finally:
+            handle.remove()
+
+
+def _moved(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """Move each number by another amount, which no norm or softmax behind the site can take out again."""
+    return output + torch.arange(output.numel(), device=output.device, dtype=output.dtype).sin().view_as(output)
 
 
 def _workers() -> int:

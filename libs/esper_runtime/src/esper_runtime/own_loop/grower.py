@@ -13,9 +13,11 @@ from esper_runtime import stages
 from esper_runtime.blending import BlendSpec
 from esper_runtime.blueprints.registry import build
 from esper_runtime.counterfactual import Contribution, probe
+from esper_runtime.errors import UnknownSiteError
 from esper_runtime.host import Host
 from esper_runtime.improvement import CurvePoint, Improvement, measure_improvement
 from esper_runtime.optim import add_seed_group, remove_seed_group
+from esper_runtime.own_loop.checks import reaches
 from esper_runtime.own_loop.held_out import HeldOut
 from esper_runtime.own_loop.history import History
 from esper_runtime.own_loop.judge import Finding, judge_loss, judge_merit, judge_safety
@@ -71,6 +73,8 @@ class Grower:
         """Do what is due after an optimizer step."""
         if self.idle:
             return
+        if self.life is not None and not self.host.stands(self.life.seed_id):
+            self._let_go(step)
         self.host.advance(step)
         if step % self._pace.pulse == 0:
             self._look(step)
@@ -88,6 +92,15 @@ class Grower:
         self.history.tell(
             step, "culled", life.seed_id, f"{sentence} The host is as it was at step {life.before.step}.", numbers or {}
         )
+
+    def _let_go(self, step: int) -> None:
+        """Settle a seed that other code has taken out; what that code has made of the model is not ours to undo."""
+        life = self._settle()
+        remove_seed_group(self.optimizer, life.seed_id)
+        self.host.cull(life.seed_id)
+        follow_groups(self._schedulers, self.optimizer)
+        sentence = "Other code has taken the seed out of the model, which stays as that code has left it."
+        self.history.tell(step, "culled", life.seed_id, sentence, {})
 
     def finish(self, step: int) -> None:
         """Settle what is under way: judged where it has been measured enough, else culled."""
@@ -147,11 +160,22 @@ class Grower:
         if not due or not finite(self.host):
             return
         planned = self._plan.pop(0)
-        if step + self._pace.life > self._steps:
-            sentence = f"{planned.blueprint_id} at {planned.site}: too late to be judged before step {self._steps}."
-            self.history.tell(step, "skipped", "", sentence, {})
+        obstacle = self._obstacle(planned, step)
+        if obstacle:
+            self.history.tell(step, "skipped", "", f"{planned.blueprint_id} at {planned.site}: {obstacle}", {})
         else:
             self._germinate(planned, step)
+
+    def _obstacle(self, planned: GrowthStep, step: int) -> str:
+        if step + self._pace.life > self._steps:
+            return f"too late to be judged before step {self._steps}."
+        try:
+            self.host.check_sites(planned.site)
+        except UnknownSiteError as error:
+            return error.message
+        if not reaches(self.host, planned.site, self._held_out):
+            return "the held-out loss does not depend on what comes out of this site."
+        return ""
 
     def _germinate(self, planned: GrowthStep, step: int) -> None:
         self._count += 1

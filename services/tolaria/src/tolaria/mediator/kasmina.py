@@ -11,7 +11,7 @@ import grpc
 from esper_core import leyline
 from esper_core.breaker import Permit
 from esper_core.clocks import SYSTEM_CLOCK, from_timestamp, to_timestamp
-from esper_core.errors import EsperError, ResourceExhaustedError, UnavailableError
+from esper_core.errors import EsperError, InternalError, ResourceExhaustedError, UnavailableError
 from esper_core.logs import get_logger
 from esper_core.pb.esper.kasmina.v1 import kasmina_pb2 as kasmina
 from esper_core.pb.esper.kasmina.v1.kasmina_pb2_grpc import ExecutorStub
@@ -227,6 +227,10 @@ class KasminaPart:
             kernel = await self._kernels.prepare(directive.seed_id, directive.prepare, allowed_s)
         except EsperError as error:
             self._answer(directive, error)
+            return
+        except Exception as error:  # Kasmina must hear of it, whatever it is, or she would wait for her deadline.
+            _log.error("preparing a kernel failed", seed_id=directive.seed_id, exc_info=error)
+            self._answer(directive, InternalError(f"Preparing the kernel raised {type(error).__name__}: {error}"))
             return
         self._links.prepared.put(kernel)
         self._answer(directive, None, kernel.parameter_count)

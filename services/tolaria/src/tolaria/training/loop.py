@@ -114,35 +114,49 @@ class TrainingLoop:
             with self._parts.pulse.watching():
                 return training_step(self._session, self._parts.explosion_factor)
         except Exception as error:
-            seed_id = seed_at_fault(self._session, error)
-            if seed_id is None or before is None:
-                self._session.host.check_sites()
-                raise
-            before.give_back(self._session)
-            _log.error("a seed spoiled a step", seed_id=seed_id, exc_info=error)
-            self._throw_out(seed_id, "raised", f"The seed raised {type(error).__name__}: {error}")
+            self._settle_fault(error)
+            if before is not None:
+                before.give_back(self._session)
             return None
+
+    def _settle_fault(self, error: Exception) -> None:
+        """Take out the seed from which an exception came; raise it again where it was no seed's."""
+        if self._throw_out_what_is_gone():
+            return
+        seed_id = seed_at_fault(self._session, error)
+        if seed_id is None:
+            self._session.host.check_sites()
+            raise error
+        _log.error("a seed raised", seed_id=seed_id, exc_info=error)
+        self._throw_out(seed_id, "raised", f"The seed raised {type(error).__name__}: {error}")
 
     def _throw_out(self, seed_id: str, cause: str, reason: str) -> None:
         entry = self._session.book.update(seed_id, finite=False)
         abort_seed(self._session, self._parts.operations, self._parts.reporter, entry, cause, reason)
         self._parts.links.greet_again.set()
 
-    def _throw_out_what_is_gone(self) -> None:
-        """Settle seeds whose grafts other code has taken out of the model, before such a state is kept."""
-        for entry in self._session.book.unsettled():
-            if not self._session.host.stands(entry.seed_id):
-                sentence = f"Other code has taken the seed out of the model at site {entry.site}."
-                self._throw_out(entry.seed_id, "removed", sentence)
+    def _throw_out_what_is_gone(self) -> bool:
+        """Settle seeds whose grafts other code has taken out of the model; say whether there were any."""
+        host = self._session.host
+        gone = [entry for entry in self._session.book.unsettled() if not host.stands(entry.seed_id)]
+        for entry in gone:
+            sentence = f"Other code has taken the seed out of the model at site {entry.site}."
+            self._throw_out(entry.seed_id, "removed", sentence)
+        return bool(gone)
 
     def _after(self, result: StepResult) -> None:
         if result.problem:
             self._recover(result.problem)
             return
+        # Before anything is measured or kept of a model that no longer has its seed.
         self._throw_out_what_is_gone()
-        self._measure()
         began = time.perf_counter()
-        self._parts.pulse.beat()
+        try:
+            self._measure()
+            began = time.perf_counter()
+            self._parts.pulse.beat()
+        except Exception as error:
+            self._settle_fault(error)
         self._parts.reporter.stepped(result)
         self._parts.reporter.hook_ms = (time.perf_counter() - began) * 1000
         self._parts.keeper.keep()
@@ -179,6 +193,10 @@ class TrainingLoop:
             session.book.curve.append(self._parts.prober.point())
         self._parts.reporter.validated(scores)
 
-    def _finish(self) -> Ending:
-        halted = self._parts.last_fence.settle()
+    def _finish(self) -> Ending | None:
+        try:
+            halted = self._parts.last_fence.settle()
+        except Exception as error:
+            self._settle_fault(error)
+            return None
         return halted or Ending("completed", "The budget is spent.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
+from esper_core.logs import get_logger
 from esper_runtime import stages
 from esper_runtime.distillation import Distillation
 from esper_runtime.graft import Graft
@@ -21,6 +22,8 @@ from tolaria.training.flops import FlopMeter, StepCost
 from tolaria.training.learning_rate import LearningRate
 from tolaria.training.plan import RunPlan
 from tolaria.training.statistics import LossStatistics
+
+_log = get_logger("training")
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class Session:
     isolation: IsolationGuard = field(default_factory=IsolationGuard)
     distillation: Distillation | None = None
     _cost: StepCost | None = None
+    _last_cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
     _gradients: GradientPool | None = None
     _buffered: tuple[nn.Module, ...] | None = None
@@ -90,7 +94,7 @@ class Session:
     def cost(self) -> StepCost:
         """What the next step costs on the present topology."""
         if self._cost is None:
-            self._cost = self._measured()
+            self._cost = self._weighed()
         return self._cost
 
     @property
@@ -168,6 +172,16 @@ class Session:
         if self.device.type == "cpu":
             return batch
         return Batch(batch.inputs.to(self.device), batch.targets.to(self.device))
+
+    def _weighed(self) -> StepCost:
+        try:
+            self._last_cost = self._measured()
+        except Exception as error:
+            if self._last_cost is None:
+                raise
+            # A model that cannot run is met by the step that runs it, where it is known what to do about a seed.
+            _log.warning("the cost of a step could not be measured; the last known one stands", exc_info=error)
+        return self._last_cost
 
     def _measured(self) -> StepCost:
         key, teacher = topology_key(self.host), self.asked_teacher
