@@ -122,6 +122,11 @@ class LeakMeter:
         return self._drawn[name]
 
 
+def frozen_leak(host: Host) -> Leak:
+    """Return what leaked to a host that was to be still, from its gradients before they are cleared."""
+    return LeakMeter(host, True, SAMPLES, torch.Generator()).read()
+
+
 @contextmanager
 def watch_leaks(host: Host, sampling: torch.Generator, samples: int = SAMPLES) -> Iterator[Mapping[str, LeakMeter]]:
     """Measure every seed in TRAINING over the passes in the block; the hooks are gone afterwards.

@@ -164,7 +164,8 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
 def _name(names: Mapping[int, str], parameter: Tensor) -> str:
     if id(parameter) not in names:
         raise TopologyMismatchError(
-            "The optimizer holds a parameter that is not in the model; remove a culled seed's group first."
+            "The optimizer holds a parameter that is not in the model. Whoever takes a module out of the model must "
+            "take its parameters out of the optimizer as well."
         )
     return names[id(parameter)]
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from esper_core.errors import CircuitOpenError
 from esper_runtime import stages
 from esper_runtime.blending import BlendSpec
 from esper_runtime.blueprints.registry import build
@@ -16,6 +17,8 @@ from esper_runtime.counterfactual import Contribution, probe
 from esper_runtime.errors import UnknownSiteError
 from esper_runtime.host import Host
 from esper_runtime.improvement import CurvePoint, Improvement, measure_improvement
+from esper_runtime.isolation_guard import IsolationGuard
+from esper_runtime.leaks import frozen_leak
 from esper_runtime.optim import add_seed_group, remove_seed_group
 from esper_runtime.own_loop.checks import reaches
 from esper_runtime.own_loop.held_out import HeldOut
@@ -63,6 +66,7 @@ class Grower:
         self._plan, self._steps, self._pace, self._limits = list(plan), steps, rules.pace, rules.limits
         self._whole, self._curve = tuple(plan), list[CurvePoint]()
         self._count = 0
+        self._isolation = IsolationGuard()
 
     @property
     def idle(self) -> bool:
@@ -82,6 +86,19 @@ class Grower:
             self._germinate_if_due(step)
         elif step - self.life.stage_step >= self._pace.dwell(self.life.stage):
             self._leave_stage(self.life, step)
+
+    def isolation_broken(self, step: int) -> bool:
+        """Look, at a pulse before the optimizer's step, whether a host that was to be still got gradients all the same.
+
+        Then its seed is culled, and its gradients are dropped; after three such in a row none is attached for now.
+        """
+        life = self.life
+        if life is None or life.stage != stages.TRAINING or step % self._pace.pulse:
+            return False
+        broken = self._isolation.judge(life.seed_id, frozen_leak(self.host))
+        if broken:
+            self.cull(step, "The host was to be still while the seed learned, and got gradients from other code.")
+        return broken
 
     def cull(self, step: int, sentence: str, numbers: Mapping[str, float] | None = None) -> None:
         """Take the seed out and put the host back as it was when the seed germinated, moments included."""
@@ -170,8 +187,9 @@ class Grower:
         if step + self._pace.life > self._steps:
             return f"too late to be judged before step {self._steps}."
         try:
+            self._isolation.admit()
             self.host.check_sites(planned.site)
-        except UnknownSiteError as error:
+        except (CircuitOpenError, UnknownSiteError) as error:
             return error.message
         if not reaches(self.host, planned.site, self._held_out):
             return "the held-out loss does not depend on what comes out of this site."

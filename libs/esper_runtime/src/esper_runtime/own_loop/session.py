@@ -118,6 +118,8 @@ class Session:
             healthy, problem = finite_loss(loss), "The loss is not finite."
         if not healthy:
             self._roll_back(problem)
+        elif self._grower.isolation_broken(self._made):
+            self._keep_good()
         return healthy
 
     def advance(self) -> None:
