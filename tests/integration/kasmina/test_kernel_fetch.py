@@ -5,18 +5,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
 
 from esper_core import leyline
 from esper_core.blueprints import KernelSpec, SiteContract
 from esper_core.blueprints.messages import contract_to_message, parameters_to_messages
-from esper_core.errors import EsperError, IntegrityError, TimeoutExceededError
+from esper_core.errors import EsperError, IntegrityError, InternalError, TimeoutExceededError
+from esper_core.journal import read_journal
 from esper_core.pb.esper.urza.v1 import urza_pb2, urza_pb2_grpc
 from esper_core.telemetry import TelemetryEmitter
 from esper_runtime.kernels import materialise
+from support.tolaria_runs import SmallRun, attach, directive, small_run
+from tolaria.growth.executor import DirectiveExecutor
+from tolaria.growth.prepared import PreparedKernel
+from tolaria.mediator.kasmina import KasminaPart
 from tolaria.mediator.kernels import KernelSource
+from tolaria.mediator.peer import ControlPeer, Voices
+from tolaria.reporting.metering import meter
+from tolaria.settings import WorkerSettings
+from tolaria.worker.facts import run_facts
 
 SPEC = KernelSpec("mlp_residual.v1", SiteContract("features", 16))
 WEIGHTS = materialise(SPEC, 3)
@@ -50,7 +64,8 @@ class Fetching:
             return None
 
         self.library = library
-        self.source = KernelSource(channel, 2**20, TelemetryEmitter("tolaria", nobody))
+        self.telemetry = TelemetryEmitter("tolaria", nobody)
+        self.source = KernelSource(channel, 2**20, self.telemetry)
         self.weights = WEIGHTS
         self.send(self.weights)
 
@@ -73,14 +88,24 @@ class Fetching:
 
 
 @pytest.fixture
-async def fetching() -> AsyncIterator[Fetching]:
+async def library() -> AsyncIterator[tuple[Library, grpc.aio.Channel]]:
     library, server = Library(), grpc.aio.server()
     urza_pb2_grpc.add_LibraryServicer_to_server(library, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Fetching(library, channel)
+        yield library, channel
     await server.stop(None)
+
+
+@pytest.fixture
+def channel(library: tuple[Library, grpc.aio.Channel]) -> grpc.aio.Channel:
+    return library[1]
+
+
+@pytest.fixture
+async def fetching(library: tuple[Library, grpc.aio.Channel]) -> Fetching:
+    return Fetching(*library)
 
 
 @pytest.mark.req("KAS-22")
@@ -116,6 +141,94 @@ async def test_a_pickle_with_the_right_digest_is_no_kernel(fetching: Fetching) -
     fetching.send(PICKLE)
     with pytest.raises(EsperError):
         await fetching.source.prepare("a", fetching.order(PICKLE), 20.0)
+
+
+def changed(change: Callable[[Tensor], Tensor]) -> bytes:
+    tensors = load(WEIGHTS)
+    name = sorted(tensors)[0]
+    return bytes(save({**tensors, name: change(tensors[name]).contiguous()}))
+
+
+BAD: dict[str, tuple[bytes, dict[str, Any], str]] = {
+    "wrong digest": (WEIGHTS, {"kernel_digest": "0" * 64}, "ESP-1009"),
+    "truncated": (WEIGHTS[:-10], {}, "ESP-1009"),
+    "wrong shape": (changed(lambda tensor: tensor[:-1]), {}, "ESP-1009"),
+    "wrong type": (changed(lambda tensor: tensor.double()), {}, "ESP-1009"),
+    "not a number": (changed(lambda tensor: tensor * torch.nan), {}, "ESP-1009"),
+    "pickle": (PICKLE, {}, "ESP-1009"),
+    "blueprint out of bounds": (WEIGHTS, {"parameters": {"expansion": 1e9}, "spec_digest": ""}, "ESP-1003"),
+    "a shape beyond all memory": (WEIGHTS, {"channels": 2**20, "spec_digest": ""}, "ESP-1009"),
+    "no such blueprint": (WEIGHTS, {"blueprint_id": "mlp_residual.v9", "spec_digest": ""}, "ESP-1006"),
+}
+
+
+@pytest.mark.req("KAS-22", "TOL-25")
+@pytest.mark.parametrize("what", BAD)
+async def test_a_bad_kernel_is_told_and_counted_with_its_code_and_touches_nothing(
+    fetching: Fetching, channel: grpc.aio.Channel, tmp_path: Path, what: str
+) -> None:
+    data, changes, code = BAD[what]
+    run = small_run(tmp_path)
+    before = run.session.host.model.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    fetching.send(data)
+    changes = dict(changes)
+    parameters, channels = changes.pop("parameters", {}), changes.pop("channels", SPEC.contract.channels)
+    order = fetching.order(data, **changes)
+    order.parameters.extend(parameters_to_messages(parameters))
+    order.contract.channels = channels
+    prepare = directive(run.session, "seed", leyline.DIRECTIVE_KIND_PREPARE, prepare=order)
+    await talking(run, channel, fetching.source)._prepare(prepare)
+
+    (event,) = [leyline.RunEvent.FromString(payload) for payload in read_journal(run.folder.events_path).payloads]
+    (answer,) = run.links.to_kasmina.take()
+    assert answer == event.directive and not answer.applied and answer.error_code == code and answer.message
+    packets: list[leyline.TelemetryPacket] = []
+
+    async def keep(packet: leyline.TelemetryPacket) -> None:
+        packets.append(packet)
+
+    emitter = TelemetryEmitter("tolaria", keep)
+    meter(emitter, event)
+    assert await emitter.flush()
+    (point,) = [point for packet in packets for point in packet.metrics]
+    assert (point.name, point.attributes["result"]) == ("tolaria.directives.applied_total", code)
+    executor = DirectiveExecutor(run.parts.operations, lambda: 0)
+    assert executor.apply(attach(run.session, "seed")).error_code == "ESP-1005", "nothing was prepared"
+    after = run.session.host.model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    run.events.close()
+
+
+class Faulty(KernelSource):
+    """A source with a defect of its own."""
+
+    async def prepare(self, seed_id: str, order: leyline.PrepareKernel, timeout_s: float) -> PreparedKernel:
+        raise ZeroDivisionError("division by zero")
+
+
+async def test_a_defect_of_ours_is_answered_too_so_that_nobody_waits(
+    fetching: Fetching, channel: grpc.aio.Channel, tmp_path: Path
+) -> None:
+    run = small_run(tmp_path)
+    faulty = Faulty(channel, 2**20, fetching.telemetry)
+    prepare = directive(run.session, "seed", leyline.DIRECTIVE_KIND_PREPARE, prepare=fetching.order())
+    await talking(run, channel, faulty)._prepare(prepare)
+    (answer,) = run.links.to_kasmina.take()
+    assert answer.error_code == InternalError.code and "ZeroDivisionError" in answer.message
+    run.events.close()
+
+
+def talking(run: SmallRun, channel: grpc.aio.Channel, source: KernelSource) -> KasminaPart:
+    """The worker's own part of the conversation with Kasmina."""
+
+    async def nobody(packet: leyline.TelemetryPacket) -> None:
+        return None
+
+    settings, telemetry = WorkerSettings(), TelemetryEmitter("tolaria", nobody)
+    voices = Voices(run.board, run.events, run.links.control, lambda: 0, lambda: run.session.host.generation)
+    peer = ControlPeer("kasmina", settings, voices, telemetry)
+    return KasminaPart(channel, source, run_facts(run.session), settings, run.links, voices, peer)
 
 
 async def test_a_kernel_of_another_spec_or_shape_is_refused(fetching: Fetching) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from esper_core.blueprints import KernelSpec, sha256_hex
 from esper_runtime.blueprints.operator import Operator
-from esper_runtime.blueprints.registry import assemble, build
+from esper_runtime.blueprints.registry import build, outline
 from esper_runtime.errors import KernelFormatError
 
 __all__ = ["KernelSpec", "load_kernel", "materialise", "sha256_hex", "verify_digest"]
@@ -56,8 +56,10 @@ def load_kernel(spec: KernelSpec, weights: bytes, *, digest: str | None = None) 
         raise KernelFormatError(
             f"The kernel's bytes are no whole safetensors file ({error}); fetch it again."
         ) from error
-    module = assemble(spec)
+    # Compared before memory is taken for it: a spec may be larger than what came, and than all that there is.
+    module = outline(spec)
     _check_tensors(module.state_dict(), tensors)
+    module.to_empty(device="cpu")
     module.load_state_dict(tensors)
     return module
 

@@ -80,9 +80,13 @@ def flops(blueprint_id: str, parameters: Mapping[str, object], contract: SiteCon
 
 def assemble(spec: KernelSpec) -> Operator:
     """Make the module of a spec on the CPU with uninitialised tensors, touching no random state."""
+    return outline(spec).to_empty(device="cpu")
+
+
+def outline(spec: KernelSpec) -> Operator:
+    """Make the module of a spec without memory for its tensors, to know their names, shapes and types."""
     with torch.device("meta"):
-        module = operator_kind(spec.blueprint_id).assemble(spec.parameters, spec.contract)
-    return module.to_empty(device="cpu")
+        return operator_kind(spec.blueprint_id).assemble(spec.parameters, spec.contract)
 
 
 def build(

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esper_core.errors import ValidationError
+from esper_core.errors import CircuitOpenError, ValidationError
+from esper_runtime.errors import UnknownSiteError
 from esper_runtime.graft import Graft
 from esper_runtime.host import Host
+from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.own_loop.held_out import HeldOut
 from esper_runtime.sites import submodule_at
 from esper_runtime.undisturbed import undisturbed
@@ -47,7 +49,17 @@ def check_model(model: nn.Module, steps: int) -> None:
         )
 
 
-def reaches(host: Host, site: str, held_out: HeldOut) -> bool:
+def obstacle(host: Host, site: str, held_out: HeldOut, isolation: IsolationGuard) -> str:
+    """Return what speaks against a seed at a site now, as a sentence; empty where nothing does."""
+    try:
+        isolation.admit()
+        host.check_sites(site)
+    except (CircuitOpenError, UnknownSiteError) as error:
+        return error.message
+    return "" if _reaches(host, site, held_out) else "the held-out loss does not depend on what comes out of this site."
+
+
+def _reaches(host: Host, site: str, held_out: HeldOut) -> bool:
     """Say whether the held-out loss depends on what comes out of a site; where not, no seed there could be judged.
 
     Looked at by values, not gradients, because a loss that is only ever evaluated may well be computed without any.

@@ -9,18 +9,16 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from esper_core.errors import CircuitOpenError
 from esper_runtime import stages
 from esper_runtime.blending import BlendSpec
 from esper_runtime.blueprints.registry import build
 from esper_runtime.counterfactual import Contribution, probe
-from esper_runtime.errors import UnknownSiteError
 from esper_runtime.host import Host
 from esper_runtime.improvement import CurvePoint, Improvement, measure_improvement
 from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.leaks import frozen_leak
 from esper_runtime.optim import add_seed_group, remove_seed_group
-from esper_runtime.own_loop.checks import reaches
+from esper_runtime.own_loop.checks import obstacle
 from esper_runtime.own_loop.held_out import HeldOut
 from esper_runtime.own_loop.history import History
 from esper_runtime.own_loop.judge import Finding, judge_loss, judge_merit, judge_safety
@@ -177,23 +175,14 @@ class Grower:
         if not due or not finite(self.host):
             return
         planned = self._plan.pop(0)
-        obstacle = self._obstacle(planned, step)
-        if obstacle:
-            self.history.tell(step, "skipped", "", f"{planned.blueprint_id} at {planned.site}: {obstacle}", {})
+        if step + self._pace.life > self._steps:
+            against = f"too late to be judged before step {self._steps}."
+        else:
+            against = obstacle(self.host, planned.site, self._held_out, self._isolation)
+        if against:
+            self.history.tell(step, "skipped", "", f"{planned.blueprint_id} at {planned.site}: {against}", {})
         else:
             self._germinate(planned, step)
-
-    def _obstacle(self, planned: GrowthStep, step: int) -> str:
-        if step + self._pace.life > self._steps:
-            return f"too late to be judged before step {self._steps}."
-        try:
-            self._isolation.admit()
-            self.host.check_sites(planned.site)
-        except (CircuitOpenError, UnknownSiteError) as error:
-            return error.message
-        if not reaches(self.host, planned.site, self._held_out):
-            return "the held-out loss does not depend on what comes out of this site."
-        return ""
 
     def _germinate(self, planned: GrowthStep, step: int) -> None:
         self._count += 1
