@@ -218,7 +218,7 @@ def test_the_heuristic_grows_when_the_loss_is_flat_and_validation_follows() -> N
 
 
 def test_the_heuristic_waits_while_the_loss_still_falls() -> None:
-    assert heuristically(flat_memory(loss_of_step=-0.006)).reason == "still_improving"
+    assert heuristically(flat_memory(loss_of_step=-0.02)).reason == "still_improving"
 
 
 def test_the_heuristic_does_not_feed_overfitting() -> None:
