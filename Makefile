@@ -61,7 +61,7 @@ coverage: setup ## Unit tests with a coverage report
 bench: setup ## Measure everything; over half an hour
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-growth: setup ## Measure whether growing pays, in minutes (ARGS=--short: half a minute)
+bench-growth: setup ## Measure whether growing pays, in minutes (ARGS=--short: about a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks growth $(ARGS)
 
 bench-step: setup ## Measure a managed step against a bare loop

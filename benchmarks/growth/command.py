@@ -2,7 +2,7 @@
 
     python -m benchmarks growth                      everything, in minutes
     python -m benchmarks growth --case "letter cold" one case; the others keep their last figures in the report
-    python -m benchmarks growth --short              Letter with fewer seeds and no tuning, about half a minute
+    python -m benchmarks growth --short              Letter with fewer seeds and no tuning, about a minute
 
 Reports go to growth.md and growth.json.
 """
