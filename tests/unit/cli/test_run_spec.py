@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esper_cli.run_spec import RunOptions, run_spec, task_parameter, whole_number
+from esper_core import leyline
 from esper_core.errors import ValidationError
 
 
@@ -50,3 +51,15 @@ def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValidationError) as caught:
         run_spec(RunOptions("letter", policy="magic"))
     assert "schedule" in caught.value.allowed
+
+
+def test_scales_of_gradients_are_read_with_and_without_a_site() -> None:
+    first, second = run_spec(RunOptions("letter", gradient_scales=("blending=0.5", "hidden1:all=2"))).gradient_scales
+    assert (first.site, first.stage, first.scale) == ("", leyline.SEED_STAGE_BLENDING, 0.5)
+    assert (second.site, second.stage, second.scale) == ("hidden1", leyline.SEED_STAGE_UNSPECIFIED, 2.0)
+
+
+@pytest.mark.parametrize("text", ["blending", "nowhere=1", "all=much", "=2"])
+def test_what_scales_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="scales no gradients"):
+        run_spec(RunOptions("letter", gradient_scales=(text,)))

@@ -16,6 +16,7 @@ from typing import Final
 from esper_core import leyline
 from esper_core.blueprints import load_catalogue
 from esper_core.errors import UnimplementedError, ValidationError
+from tolaria.aggregation.scales import faults, read_scales
 from tolaria.training.plan import (
     AFTER_PERIOD,
     AGGREGATIONS,
@@ -76,6 +77,8 @@ def _problems(spec: leyline.RunSpec) -> Iterator[Problem]:
         yield Problem("spec.task", "spec.task is missing.", "a built-in task, or module:function of the allow-list")
     yield from _numbers(spec)
     yield from _words(spec)
+    for field, sentence, allowed in faults(read_scales(spec.gradient_scales)):
+        yield Problem(field, f"{sentence} {field} takes {allowed}.", allowed)
     if spec.HasField("optimizer"):
         yield from _optimizer(spec.optimizer)
     if spec.HasField("learning_rate"):

@@ -53,6 +53,13 @@ def open_session(plan: RunPlan, task: Task) -> Session:
 
 def _sites(plan: RunPlan, declared: list[Site]) -> list[Site]:
     known = {site.name: site for site in declared}
+    for scale in plan.gradient_scales:
+        if scale.site and scale.site not in known:
+            raise ValidationError(
+                f"Task {plan.task!r} has no site {scale.site!r} whose gradients could be scaled.",
+                field="spec.gradient_scales.site",
+                allowed=tuple(known),
+            )
     for name in plan.growth.sites:
         if name not in known:
             raise ValidationError(

@@ -64,6 +64,25 @@ class LearningRatePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class GradientScale:
+    """A factor on the gradients of seeds.
+
+    Attributes
+    ----------
+    site : str
+        Whose seeds are meant; empty for all sites.
+    stage : int
+        Leyline's SeedStage; 0 for every stage before the seed belongs to the host.
+    scale : float
+        The factor.
+    """
+
+    site: str
+    stage: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class GrowthPlan:
     """Who may grow the model, where and how far; policy "none" means a static run without a control plane."""
 
@@ -103,3 +122,4 @@ class RunPlan:
     topology_only: bool = False
     gradient_accumulation: int = 1
     gradient_aggregation: str = "sum"
+    gradient_scales: tuple[GradientScale, ...] = ()

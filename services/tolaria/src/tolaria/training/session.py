@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import nn
 
 from esper_runtime import stages
 from esper_runtime.host import Host
@@ -12,10 +13,12 @@ from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.topology import GraftRecord
 from esper_tasks import Batch, EpochSampler, Task, TaskData
 from tolaria.aggregation.pool import GradientPool
+from tolaria.aggregation.scales import scale_of
 from tolaria.growth.book import SeedBook
 from tolaria.training.budget import Spent
 from tolaria.training.flops import FlopMeter, StepCost
 from tolaria.training.learning_rate import LearningRate
+from tolaria.training.optimizer import group_name
 from tolaria.training.plan import RunPlan
 from tolaria.training.statistics import LossStatistics
 
@@ -45,6 +48,15 @@ class Counters:
     elapsed_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """An owner whose gradients count by another factor than 1."""
+
+    owner: str
+    parameters: tuple[nn.Parameter, ...]
+    scale: float
+
+
 @dataclass(slots=True)
 class Session:
     """The mutable heart of a run; only the training thread touches it."""
@@ -65,6 +77,7 @@ class Session:
     _cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
     _gradients: GradientPool | None = None
+    _scaled: tuple[Scaled, ...] | None = None
 
     @property
     def epoch(self) -> int:
@@ -103,11 +116,28 @@ class Session:
             self._gradients = GradientPool(owners, self.plan.gradient_accumulation)
         return self._gradients
 
+    @property
+    def scaled(self) -> tuple[Scaled, ...]:
+        """Owners whose gradients are scaled in the present stage of their seeds; nearly always none."""
+        if self._scaled is None:
+            owners = (
+                Scaled(group_name(group), tuple(group["params"]), self.gradient_scale(group_name(group)))
+                for group in self.optimizer.param_groups
+            )
+            self._scaled = tuple(owner for owner in owners if owner.scale != 1.0)
+        return self._scaled
+
+    def gradient_scale(self, owner: str) -> float:
+        """Return the factor on an owner's gradients; 1 for the host, and for a seed that has become part of it."""
+        record = next((seed for seed in self.host.seeds() if seed.seed_id == owner), None)
+        return 1.0 if record is None else scale_of(self.plan.gradient_scales, record.site, record.stage)
+
     def topology_changed(self) -> None:
         """Forget what depends on the topology or on a seed's stage."""
         self._cost = None
         self._shadowed = None
         self._gradients = None
+        self._scaled = None
 
     @property
     def fraction(self) -> float:

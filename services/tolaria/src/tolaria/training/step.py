@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from esper_tasks import Batch, mean_loss
 from tolaria.training.optimizer import forget_gradients, gradient_norm
-from tolaria.training.session import Session
+from tolaria.training.session import Scaled, Session
 
 Problem = Literal["", "non_finite_loss", "non_finite_gradient", "loss_explosion"]
 
@@ -62,6 +62,8 @@ def training_step(session: Session, explosion_factor: float) -> StepResult:
     batch = session.next_batch()
     fed = time.perf_counter()
     loss, conflict_rate = _forward_backward(session, batch)
+    if session.scaled:
+        _scale(session.scaled)
     norm = _norm(session)
     problem = _diagnose(session, loss, norm, explosion_factor)
     if not problem:
@@ -117,6 +119,13 @@ def _backward(session: Session, batch: Batch, share: float) -> Tensor:
     loss: Tensor = mean_loss(session.task, session.host.model(batch.inputs), batch.targets)
     (loss if share == 1.0 else loss * share).backward()  # type: ignore[no-untyped-call]
     return loss
+
+
+def _scale(owners: Sequence[Scaled]) -> None:
+    for owner in owners:
+        gradients = [parameter.grad for parameter in owner.parameters if parameter.grad is not None]
+        if gradients:
+            torch._foreach_mul_(gradients, owner.scale)
 
 
 def _norm(session: Session) -> float:

@@ -8,11 +8,13 @@ from typing import Final
 from esper_core import leyline
 from esper_core.errors import UnimplementedError, ValidationError
 from esper_tasks import ParameterValue, Task, TaskSpec
+from tolaria.aggregation.scales import faults, read_scales
 from tolaria.training.budget import Budget
 from tolaria.training.plan import (
     AGGREGATIONS,
     CONTROL_LOSS,
     GROWTH_POLICIES,
+    GradientScale,
     GrowthPlan,
     LearningRatePlan,
     OptimizerPlan,
@@ -63,6 +65,7 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         topology_only=spec.topology_only,
         gradient_accumulation=_parts(spec.gradient_accumulation or 1, batch_size),
         gradient_aggregation=_aggregation(spec),
+        gradient_scales=_scales(spec),
     )
 
 
@@ -106,6 +109,13 @@ def _aggregation(spec: leyline.RunSpec) -> str:
             allowed="sum, or pcgrad where spec.gradient_accumulation is at least 2",
         )
     return chosen
+
+
+def _scales(spec: leyline.RunSpec) -> tuple[GradientScale, ...]:
+    scales = read_scales(spec.gradient_scales)
+    for field, sentence, allowed in faults(scales):
+        raise ValidationError(sentence, field=field, allowed=allowed)
+    return scales
 
 
 def _check_bounds(spec: leyline.RunSpec) -> None:

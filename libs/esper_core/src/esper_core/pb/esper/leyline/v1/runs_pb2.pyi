@@ -224,6 +224,39 @@ class GrowthSpec(_message.Message):
 Global___GrowthSpec: _TypeAlias = GrowthSpec  # noqa: Y015
 
 @_typing.final
+class GradientScale(_message.Message):
+    """By how much the gradients of a seed's own parameters count while it is in a stage; those of the host always count by 1.
+    The most exact of several applies: site and stage, then site, then stage. Optimizers that divide by the size of
+    gradients, such as Adam, feel a change of the factor more than the factor itself.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Site whose seeds are meant; empty means those of every site."""
+    stage: _enums_pb2.SeedStage.ValueType
+    """TRAINING, BLENDING, SHADOWING or PROBATIONARY; unspecified means all of them."""
+    scale: _builtins.float
+    """Factor above 0, at most 100; 1 leaves the gradients as they are, to the bit."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        stage: _enums_pb2.SeedStage.ValueType = ...,
+        scale: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scale", b"scale", "site", b"site", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GradientScale: _TypeAlias = GradientScale  # noqa: Y015
+
+@_typing.final
 class RunSpec(_message.Message):
     """What a user asks for."""
 
@@ -251,6 +284,7 @@ class RunSpec(_message.Message):
     TOPOLOGY_ONLY_FIELD_NUMBER: _builtins.int
     GRADIENT_ACCUMULATION_FIELD_NUMBER: _builtins.int
     GRADIENT_AGGREGATION_FIELD_NUMBER: _builtins.int
+    GRADIENT_SCALES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     task: _builtins.str
@@ -307,6 +341,10 @@ class RunSpec(_message.Message):
     def growth(self) -> Global___GrowthSpec:
         """Growth; absent means none."""
 
+    @_builtins.property
+    def gradient_scales(self) -> _containers.RepeatedCompositeFieldContainer[Global___GradientScale]:
+        """Factors on the gradients of seeds; what none of them names counts by 1."""
+
     def __init__(
         self,
         *,
@@ -332,10 +370,11 @@ class RunSpec(_message.Message):
         topology_only: _builtins.bool = ...,
         gradient_accumulation: _builtins.int = ...,
         gradient_aggregation: _builtins.str = ...,
+        gradient_scales: _abc.Iterable[Global___GradientScale] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth", "learning_rate", b"learning_rate", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "gradient_scales", b"gradient_scales", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
