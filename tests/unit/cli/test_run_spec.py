@@ -53,6 +53,12 @@ def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
     assert "schedule" in caught.value.allowed
 
 
+def test_asking_for_projection_names_the_losses() -> None:
+    spec = run_spec(RunOptions("letter", pcgrad="seed"))
+    assert (spec.gradient_aggregation, spec.pcgrad_losses) == ("pcgrad", "seed")
+    assert not run_spec(RunOptions("letter")).gradient_aggregation
+
+
 def test_scales_of_gradients_are_read_with_and_without_a_site() -> None:
     first, second = run_spec(RunOptions("letter", gradient_scales=("blending=0.5", "hidden1:all=2"))).gradient_scales
     assert (first.site, first.stage, first.scale) == ("", leyline.SEED_STAGE_BLENDING, 0.5)

@@ -38,6 +38,8 @@ class RunOptions:
         Examples per step.
     gradient_accumulation : int
         Parts in which a batch goes through the model.
+    pcgrad : str
+        Losses whose conflicting gradients are projected; empty adds all gradients up.
     gradient_scales : tuple[str, ...]
         Factors on the gradients of seeds as [site:]stage=factor.
     sites, blueprints : tuple[str, ...]
@@ -70,6 +72,7 @@ class RunOptions:
     schedule: str = ""
     batch_size: int = 0
     gradient_accumulation: int = 0
+    pcgrad: str = ""
     gradient_scales: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     blueprints: tuple[str, ...] = ()
@@ -102,6 +105,8 @@ def run_spec(options: RunOptions) -> leyline.RunSpec:
         flops_budget=options.flops,
         batch_size=options.batch_size,
         gradient_accumulation=options.gradient_accumulation,
+        gradient_aggregation="pcgrad" if options.pcgrad else "",
+        pcgrad_losses=options.pcgrad,
         gradient_scales=[gradient_scale(text) for text in options.gradient_scales],
         random_seed=options.random_seed,
         device=options.device,

@@ -39,6 +39,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
     lr_policy: Annotated[str, typer.Option(help="constant, cosine, step or plateau.")] = "",
     batch_size: Annotated[int, typer.Option(min=0, help="Examples per step.")] = 0,
     accumulate: Annotated[int, typer.Option(min=0, help="Parts in which a batch goes through the model.")] = 0,
+    pcgrad: Annotated[str, typer.Option(help="Project conflicting gradients of losses by microbatch or seed.")] = "",
     gradient_scale: Annotated[
         Texts, typer.Option(help="Factor on seeds' gradients as [site:]stage=factor; may be repeated.")
     ] = None,
@@ -72,6 +73,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
         schedule=lr_policy,
         batch_size=batch_size,
         gradient_accumulation=accumulate,
+        pcgrad=pcgrad,
         gradient_scales=unique(gradient_scale),
         sites=unique(site),
         blueprints=unique(blueprint),

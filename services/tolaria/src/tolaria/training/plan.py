@@ -17,6 +17,7 @@ LR_POLICIES: Final = ("constant", "cosine", "step", "plateau")
 AFTER_PERIOD: Final = ("hold", "restart")
 LR_GROUPS: Final = ("host", "seeds")
 AGGREGATIONS: Final = ("sum", "pcgrad")
+PCGRAD_LOSSES: Final = ("microbatch", "seed")
 GROWTH_POLICIES: Final = ("none", "schedule", "heuristic", "learned")
 
 CONTROL_LOSS: Final = ("continue", "halt")
@@ -122,4 +123,5 @@ class RunPlan:
     topology_only: bool = False
     gradient_accumulation: int = 1
     gradient_aggregation: str = "sum"
+    pcgrad_losses: str = "microbatch"
     gradient_scales: tuple[GradientScale, ...] = ()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import torch
 from torch import nn
 
 from esper_runtime import stages
+from esper_runtime.counterfactual import left_out
 from esper_runtime.host import Host
 from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.topology import GraftRecord
@@ -21,6 +23,8 @@ from tolaria.training.learning_rate import LearningRate
 from tolaria.training.optimizer import group_name
 from tolaria.training.plan import RunPlan
 from tolaria.training.statistics import LossStatistics
+
+_BLENDED: Final = frozenset({stages.BLENDING, stages.SHADOWING, stages.PROBATIONARY})
 
 
 @dataclass(slots=True)
@@ -76,7 +80,8 @@ class Session:
     isolation: IsolationGuard = field(default_factory=IsolationGuard)
     _cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
-    _gradients: GradientPool | None = None
+    _contested: tuple[str, ...] | None = None
+    _gradients: tuple[int, GradientPool] | None = None
     _scaled: tuple[Scaled, ...] | None = None
 
     @property
@@ -109,12 +114,24 @@ class Session:
         return self._shadowed
 
     @property
+    def contested(self) -> tuple[str, ...]:
+        """Seeds whose part in a learning host's gradients is held against what those would be without them."""
+        if self._contested is None:
+            asked = self.plan.gradient_aggregation == "pcgrad" and self.plan.pcgrad_losses == "seed"
+            seeds = self.host.seeds() if asked else ()
+            still = any(seed.stage == stages.TRAINING and seed.isolation == stages.FREEZE for seed in seeds)
+            self._contested = tuple(seed.seed_id for seed in seeds if not still and seed.stage in _BLENDED)
+        return self._contested
+
+    @property
     def gradients(self) -> GradientPool:
-        """Where the gradients of a batch's parts are held side by side, on the present topology."""
-        if self._gradients is None:
-            owners = [group["params"] for group in self.optimizer.param_groups]
-            self._gradients = GradientPool(owners, self.plan.gradient_accumulation)
-        return self._gradients
+        """Where the gradients of several losses are held side by side; made anew for every generation."""
+        if self._gradients is None or self._gradients[0] != self.host.generation:
+            by_seed = self.plan.pcgrad_losses == "seed"
+            owners = {group_name(group): group["params"] for group in self.optimizer.param_groups}
+            losses = 1 + len(self.contested) if by_seed else self.plan.gradient_accumulation
+            self._gradients = (self.host.generation, GradientPool(owners, losses, mean=by_seed))
+        return self._gradients[1]
 
     @property
     def scaled(self) -> tuple[Scaled, ...]:
@@ -136,6 +153,7 @@ class Session:
         """Forget what depends on the topology or on a seed's stage."""
         self._cost = None
         self._shadowed = None
+        self._contested = None
         self._gradients = None
         self._scaled = None
 
@@ -174,6 +192,10 @@ class Session:
         for seed_id in self.shadowed:
             with self.host.shadow(seed_id):
                 extra = self.meter.cost(f"{key};shadow of {seed_id}", self.host.model)
+            cost = replace(cost, step=cost.step + extra.step)
+        for seed_id in self.contested:
+            with left_out(self.host, seed_id):
+                extra = self.meter.cost(f"{key};without {seed_id}", self.host.model)
             cost = replace(cost, step=cost.step + extra.step)
         return cost
 

@@ -11,17 +11,21 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
+from esper_runtime.counterfactual import left_out
 from esper_tasks import Batch, mean_loss
+from tolaria.aggregation.pool import Met
 from tolaria.training.optimizer import forget_gradients, gradient_norm
 from tolaria.training.session import Scaled, Session
 
+_NOT_LOOKED_AT: Final[Mapping[str, Met]] = MappingProxyType({})
 Problem = Literal["", "non_finite_loss", "non_finite_gradient", "loss_explosion"]
 
 
@@ -41,8 +45,8 @@ class StepResult:
         Wall time of the whole step.
     input_seconds : float
         Part of it spent on getting the batch.
-    conflict_rate : float or None
-        Share of the pairs of parts whose gradients point against each other; None where that was not looked at.
+    met : Mapping[str, Met]
+        How several losses met, by owner; empty where that was not looked at.
     problem : str
         Empty when the update was made, else why it wasn't.
     """
@@ -52,8 +56,14 @@ class StepResult:
     gradient_norm: float
     seconds: float
     input_seconds: float
+    met: Mapping[str, Met]
     problem: Problem = ""
-    conflict_rate: float | None = None
+
+    @property
+    def conflict_rate(self) -> float | None:
+        """Share of the pairs of losses whose gradients point against each other, over all owners; None if unknown."""
+        pairs = sum(met.pairs for met in self.met.values())
+        return sum(met.conflicts for met in self.met.values()) / max(1, pairs) if self.met else None
 
 
 def training_step(session: Session, explosion_factor: float) -> StepResult:
@@ -61,7 +71,7 @@ def training_step(session: Session, explosion_factor: float) -> StepResult:
     began = time.perf_counter()
     batch = session.next_batch()
     fed = time.perf_counter()
-    loss, conflict_rate = _forward_backward(session, batch)
+    loss, met = _forward_backward(session, batch)
     if session.scaled:
         _scale(session.scaled)
     norm = _norm(session)
@@ -75,29 +85,50 @@ def training_step(session: Session, explosion_factor: float) -> StepResult:
         seconds=time.perf_counter() - began,
         input_seconds=fed - began,
         problem=problem,
-        conflict_rate=conflict_rate,
+        met=met,
     )
 
 
-def _forward_backward(session: Session, batch: Batch) -> tuple[float, float | None]:
+def _forward_backward(session: Session, batch: Batch) -> tuple[float, Mapping[str, Met]]:
     session.learning_rate.apply(session.optimizer, session.fraction_after_step)
     forget_gradients(session.optimizer)
     parts = session.plan.gradient_accumulation
+    if session.contested:
+        return _with_and_without(session, batch, parts), _projected(session)
     if parts == 1:
-        return _part_backward(session, batch, 1.0), None
-    if session.plan.gradient_aggregation == "pcgrad":
-        return _projected(session, batch, parts)
-    return sum(_part_backward(session, part, 1.0 / parts) for part in _in_parts(batch, parts)), None
+        return _part_backward(session, batch, 1.0), _NOT_LOOKED_AT
+    if session.plan.gradient_aggregation == "pcgrad" and session.plan.pcgrad_losses == "microbatch":
+        return _side_by_side(session, batch, parts), _projected(session)
+    return _one_after_the_other(session, batch, parts), _NOT_LOOKED_AT
 
 
-def _projected(session: Session, batch: Batch, parts: int) -> tuple[float, float]:
+def _one_after_the_other(session: Session, batch: Batch, parts: int) -> float:
+    return sum(_part_backward(session, part, 1.0 / parts) for part in _in_parts(batch, parts))
+
+
+def _side_by_side(session: Session, batch: Batch, parts: int) -> float:
     loss = 0.0
     for index, part in enumerate(_in_parts(batch, parts)):
         loss += _part_backward(session, part, 1.0 / parts)
         session.gradients.take(index)
+    return loss
+
+
+def _with_and_without(session: Session, batch: Batch, parts: int) -> float:
+    """Make the passes of the model as it is, then those without each contested seed, each in a row of its own."""
+    loss = _one_after_the_other(session, batch, parts)
+    session.gradients.take(0)
+    for row, seed_id in enumerate(session.contested, 1):
+        with left_out(session.host, seed_id):
+            for part in _in_parts(batch, parts):
+                _backward(session, part, 1.0 / parts)
+        session.gradients.take(row)
+    return loss
+
+
+def _projected(session: Session) -> Mapping[str, Met]:
     # A generator of each step's own: a resumed run draws what the interrupted one would have drawn.
-    order = random.Random(f"{session.plan.random_seed}/{session.counters.step}")
-    return loss, session.gradients.give(order)
+    return session.gradients.give(random.Random(f"{session.plan.random_seed}/{session.counters.step}"))
 
 
 def _in_parts(batch: Batch, count: int) -> Iterator[Batch]:

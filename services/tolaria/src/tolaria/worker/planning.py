@@ -8,10 +8,10 @@ from typing import Final
 from esper_core import leyline
 from esper_core.errors import UnimplementedError, ValidationError
 from esper_tasks import ParameterValue, Task, TaskSpec
+from tolaria.aggregation.meeting import meeting_faults
 from tolaria.aggregation.scales import faults, read_scales
 from tolaria.training.budget import Budget
 from tolaria.training.plan import (
-    AGGREGATIONS,
     CONTROL_LOSS,
     GROWTH_POLICIES,
     GradientScale,
@@ -65,6 +65,7 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         topology_only=spec.topology_only,
         gradient_accumulation=_parts(spec.gradient_accumulation or 1, batch_size),
         gradient_aggregation=_aggregation(spec),
+        pcgrad_losses=spec.pcgrad_losses or "microbatch",
         gradient_scales=_scales(spec),
     )
 
@@ -101,14 +102,9 @@ def _parts(parts: int, batch_size: int) -> int:
 
 
 def _aggregation(spec: leyline.RunSpec) -> str:
-    chosen = spec.gradient_aggregation or "sum"
-    if chosen not in AGGREGATIONS or (chosen == "pcgrad" and spec.gradient_accumulation < 2):
-        raise ValidationError(
-            f"Gradients of {spec.gradient_accumulation or 1} parts cannot be aggregated by {chosen!r}.",
-            field="spec.gradient_aggregation",
-            allowed="sum, or pcgrad where spec.gradient_accumulation is at least 2",
-        )
-    return chosen
+    for field, sentence, allowed in meeting_faults(spec):
+        raise ValidationError(sentence, field=field, allowed=allowed)
+    return spec.gradient_aggregation or "sum"
 
 
 def _scales(spec: leyline.RunSpec) -> tuple[GradientScale, ...]:

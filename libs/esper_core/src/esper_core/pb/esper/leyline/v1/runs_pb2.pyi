@@ -285,6 +285,7 @@ class RunSpec(_message.Message):
     GRADIENT_ACCUMULATION_FIELD_NUMBER: _builtins.int
     GRADIENT_AGGREGATION_FIELD_NUMBER: _builtins.int
     GRADIENT_SCALES_FIELD_NUMBER: _builtins.int
+    PCGRAD_LOSSES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     task: _builtins.str
@@ -324,6 +325,10 @@ class RunSpec(_message.Message):
     gradient_aggregation: _builtins.str
     """How the gradients of the parts meet: "sum", or "pcgrad", which takes from each what goes against another and holds
     the gradients of all parts at once; empty means "sum".
+    """
+    pcgrad_losses: _builtins.str
+    """Which losses pcgrad holds against each other: "microbatch", the parts of a batch, or "seed", the batch as the model
+    is and, for each seed that blends into a host that learns, the batch without that seed; empty means "microbatch".
     """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskParameter]:
@@ -371,10 +376,11 @@ class RunSpec(_message.Message):
         gradient_accumulation: _builtins.int = ...,
         gradient_aggregation: _builtins.str = ...,
         gradient_scales: _abc.Iterable[Global___GradientScale] | None = ...,
+        pcgrad_losses: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth", "learning_rate", b"learning_rate", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "gradient_scales", b"gradient_scales", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "gradient_scales", b"gradient_scales", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "pcgrad_losses", b"pcgrad_losses", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
