@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from esper_core import leyline
 from esper_core.errors import ValidationError
+from esper_tasks.letter import LetterTask
 from support.tolaria_grown import SEED, gradients_of, grown_run, perform, same, shadow
 from support.tolaria_runs import detach, letter_spec, open_letter
 from tolaria.aggregation.pool import GradientPool, GradientShapeError, Met
 from tolaria.service.submission import check_spec
+from tolaria.training.opening import open_session
 from tolaria.training.step import training_step
+from tolaria.worker.planning import resolve_plan
 
 pytestmark = pytest.mark.req("TOL-30")
 BLENDING = leyline.SEED_STAGE_BLENDING
@@ -140,6 +143,17 @@ def test_pairs_are_those_of_the_losses_that_reached_an_owner(reached: list[list[
         assert (parameter.grad is None) == (expected is None)
         if expected is not None:
             torch.testing.assert_close(parameter.grad, expected)
+
+
+def test_a_loss_whose_outputs_and_targets_broadcast_is_refused_before_the_first_step() -> None:
+    class Careless(LetterTask):
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return (outputs[:, :1] - targets.float()).square()
+
+    plan = resolve_plan("run", letter_spec(), LetterTask())
+    assert open_session(plan, LetterTask()).counters.step == 0
+    with pytest.raises(ValidationError, match="broadcast"):
+        open_session(plan, Careless())
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 3), (3, 1), (2, 1)])
