@@ -31,6 +31,7 @@ _FIELDS: Final[dict[type[Message], tuple[str, int]]] = {
     leyline.EmergencyNote: ("emergency", leyline.RUN_EVENT_KIND_EMERGENCY),
     leyline.ControlLoss: ("control_loss", leyline.RUN_EVENT_KIND_CONTROL_LOSS),
     leyline.RunResult: ("result", leyline.RUN_EVENT_KIND_RESULT),
+    leyline.GradientReport: ("gradients", leyline.RUN_EVENT_KIND_GRADIENTS),
 }
 
 

@@ -11,6 +11,7 @@ from tolaria.growth.operations import GrowthOperations
 from tolaria.growth.probing import Prober
 from tolaria.growth.pulse import Pulse
 from tolaria.growth.settling import LastFence, abort_seed, tell_aborted
+from tolaria.reporting.gradients import GradientReports
 from tolaria.reporting.reporter import Reporter
 from tolaria.safety.profiler import StepProfiler
 from tolaria.safety.streak import FailedEpochs
@@ -38,6 +39,7 @@ class LoopParts:
     last_fence: LastFence
     operations: GrowthOperations
     reporter: Reporter
+    gradients: GradientReports
     links: Links
     failed_epochs: FailedEpochs
     profiler: StepProfiler
@@ -128,6 +130,7 @@ class TrainingLoop:
         began = time.perf_counter()
         self._parts.pulse.beat()
         self._parts.reporter.stepped(result)
+        self._parts.gradients.stepped(result)
         self._parts.reporter.hook_ms = (time.perf_counter() - began) * 1000
         self._parts.keeper.keep()
 
@@ -161,5 +164,6 @@ class TrainingLoop:
         self._parts.reporter.validated(scores)
 
     def _finish(self) -> Ending:
+        self._parts.gradients.finish()
         halted = self._parts.last_fence.settle()
         return halted or Ending("completed", "The budget is spent.")

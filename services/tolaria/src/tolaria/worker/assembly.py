@@ -18,6 +18,7 @@ from tolaria.growth.pulse import Pulse
 from tolaria.growth.settling import LastFence
 from tolaria.reporting.board import StatusBoard
 from tolaria.reporting.events import EventLog
+from tolaria.reporting.gradients import GradientReports, GradientRules
 from tolaria.reporting.reporter import Reporter
 from tolaria.safety.alarm import AlarmRules
 from tolaria.safety.deadlines import DeadlineBoard
@@ -84,6 +85,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
         last_fence=LastFence(session, fence, pulse, operations, links, reporter, settings.final_fence_s),
         operations=operations,
         reporter=reporter,
+        gradients=GradientReports(session, reporter.tell, _gradient_rules(settings)),
         links=links,
         failed_epochs=FailedEpochs(settings.failed_epoch_limit),
         profiler=StepProfiler(
@@ -106,6 +108,10 @@ def _alarm_rules(settings: WorkerSettings) -> AlarmRules:
         bypass_per_minute=settings.emergency_bypass_per_minute,
         hold_s=settings.emergency_hold_s,
     )
+
+
+def _gradient_rules(settings: WorkerSettings) -> GradientRules:
+    return GradientRules(settings.gradient_interval_steps, settings.gradient_layers, settings.gradient_spacing_s)
 
 
 def _rhythm(session: Session, settings: WorkerSettings) -> Rhythm:

@@ -1142,6 +1142,8 @@ class _RunEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunEvent
     """The control plane was lost or came back."""
     RUN_EVENT_KIND_RESULT: _RunEventKind.ValueType  # 13
     """The final result."""
+    RUN_EVENT_KIND_GRADIENTS: _RunEventKind.ValueType  # 27
+    """Gradients by owner and layer, over an epoch."""
 
 class RunEventKind(_RunEventKind, metaclass=_RunEventKindEnumTypeWrapper):
     """What a run event tells."""
@@ -1174,6 +1176,8 @@ RUN_EVENT_KIND_CONTROL_LOSS: RunEventKind.ValueType  # 12
 """The control plane was lost or came back."""
 RUN_EVENT_KIND_RESULT: RunEventKind.ValueType  # 13
 """The final result."""
+RUN_EVENT_KIND_GRADIENTS: RunEventKind.ValueType  # 27
+"""Gradients by owner and layer, over an epoch."""
 Global___RunEventKind: _TypeAlias = RunEventKind  # noqa: Y015
 
 class _BlueprintOperator:

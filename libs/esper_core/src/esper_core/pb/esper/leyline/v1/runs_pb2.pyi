@@ -851,6 +851,7 @@ class RunEvent(_message.Message):
     EMERGENCY_FIELD_NUMBER: _builtins.int
     CONTROL_LOSS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    GRADIENTS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     event_id: _builtins.str
@@ -919,6 +920,10 @@ class RunEvent(_message.Message):
     def result(self) -> Global___RunResult:
         """RESULT."""
 
+    @_builtins.property
+    def gradients(self) -> Global___GradientReport:
+        """GRADIENTS."""
+
     def __init__(
         self,
         *,
@@ -942,16 +947,152 @@ class RunEvent(_message.Message):
         emergency: Global___EmergencyNote | None = ...,
         control_loss: Global___ControlLoss | None = ...,
         result: Global___RunResult | None = ...,
+        gradients: Global___GradientReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "state", b"state", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "gradients", b"gradients", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "state", b"state", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "state", b"state", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "gradients", b"gradients", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "state", b"state", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result", "gradients"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
+
+@_typing.final
+class OwnerGradients(_message.Message):
+    """The gradients of one owner's parameters. Owners have no parameter in common."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    WEIGHT_NORM_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    CONFLICT_RATE_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """"host", or the id of a seed."""
+    site: _builtins.str
+    """Site of the seed; empty for the host."""
+    gradient_norm: _builtins.float
+    """L2 norm of its gradients as the optimizer took them, root mean square over the steps that were looked at."""
+    share: _builtins.float
+    """Its share of the squared gradients of all owners, 0 to 1."""
+    scale: _builtins.float
+    """Factor by which its gradients count now."""
+    weight_norm: _builtins.float
+    """L2 norm of its parameters now; absent for a seed that has left."""
+    alpha: _builtins.float
+    """Blend factor of the seed now, 0 to 1; absent for the host and for a seed that has left."""
+    conflict_rate: _builtins.float
+    """Conflicting pairs over all pairs of losses that met on its parameters; absent where none met."""
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        site: _builtins.str = ...,
+        gradient_norm: _builtins.float = ...,
+        share: _builtins.float = ...,
+        scale: _builtins.float = ...,
+        weight_norm: _builtins.float | None = ...,
+        alpha: _builtins.float | None = ...,
+        conflict_rate: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_conflict_rate", b"_conflict_rate", "_weight_norm", b"_weight_norm", "alpha", b"alpha", "conflict_rate", b"conflict_rate", "weight_norm", b"weight_norm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_conflict_rate", b"_conflict_rate", "_weight_norm", b"_weight_norm", "alpha", b"alpha", "conflict_rate", b"conflict_rate", "gradient_norm", b"gradient_norm", "owner", b"owner", "scale", b"scale", "share", b"share", "site", b"site", "weight_norm", b"weight_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__conflict_rate: _TypeAlias = _typing.Literal["conflict_rate"]  # noqa: Y015
+    _WhichOneofArgType__conflict_rate: _TypeAlias = _typing.Literal["_conflict_rate", b"_conflict_rate"]  # noqa: Y015
+    _WhichOneofReturnType__weight_norm: _TypeAlias = _typing.Literal["weight_norm"]  # noqa: Y015
+    _WhichOneofArgType__weight_norm: _TypeAlias = _typing.Literal["_weight_norm", b"_weight_norm"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__conflict_rate) -> _WhichOneofReturnType__conflict_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_norm) -> _WhichOneofReturnType__weight_norm | None: ...
+
+Global___OwnerGradients: _TypeAlias = OwnerGradients  # noqa: Y015
+
+@_typing.final
+class LayerGradients(_message.Message):
+    """The gradients of one layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    WEIGHT_NORM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Dotted name of the layer's module, under the name of its seed where it has one."""
+    gradient_norm: _builtins.float
+    """L2 norm of its gradients, root mean square over the steps that were looked at."""
+    weight_norm: _builtins.float
+    """L2 norm of its parameters now; absent where they have left."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        gradient_norm: _builtins.float = ...,
+        weight_norm: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight_norm", b"_weight_norm", "weight_norm", b"weight_norm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight_norm", b"_weight_norm", "gradient_norm", b"gradient_norm", "name", b"name", "weight_norm", b"weight_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight_norm: _TypeAlias = _typing.Literal["weight_norm"]  # noqa: Y015
+    _WhichOneofArgType__weight_norm: _TypeAlias = _typing.Literal["_weight_norm", b"_weight_norm"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_norm) -> _WhichOneofReturnType__weight_norm | None: ...
+
+Global___LayerGradients: _TypeAlias = LayerGradients  # noqa: Y015
+
+@_typing.final
+class GradientReport(_message.Message):
+    """Gradients over some steps up to the end of an epoch; epochs that follow one another fast share a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_STEP_FIELD_NUMBER: _builtins.int
+    LAST_STEP_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    after_step: _builtins.int
+    """Step after which the report begins."""
+    last_step: _builtins.int
+    """Last step of the report."""
+    steps: _builtins.int
+    """Steps in between that were looked at."""
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnerGradients]:
+        """Every owner, in the order of the model."""
+
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerGradients]:
+        """Layers with the largest gradients, largest first."""
+
+    def __init__(
+        self,
+        *,
+        after_step: _builtins.int = ...,
+        last_step: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        owners: _abc.Iterable[Global___OwnerGradients] | None = ...,
+        layers: _abc.Iterable[Global___LayerGradients] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_step", b"after_step", "last_step", b"last_step", "layers", b"layers", "owners", b"owners", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GradientReport: _TypeAlias = GradientReport  # noqa: Y015
 
 @_typing.final
 class EmergencyNote(_message.Message):
