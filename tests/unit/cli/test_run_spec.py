@@ -69,3 +69,8 @@ def test_scales_of_gradients_are_read_with_and_without_a_site() -> None:
 def test_what_scales_nothing_is_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="scales no gradients"):
         run_spec(RunOptions("letter", gradient_scales=(text,)))
+
+
+def test_the_loss_is_attributed_only_where_somebody_asks() -> None:
+    assert run_spec(RunOptions("letter", attribution="probe")).attribution == "probe"
+    assert not run_spec(RunOptions("letter")).attribution

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
-import torch
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from esper_core import leyline
 from esper_core.telemetry import TelemetryEmitter
 from esper_core.telemetry.catalog import CATALOG
+from support.device_waits import waits
 from support.tolaria_grown import SEED, gradients_of, grown_run, perform
 from support.tolaria_runs import SITE, SmallRun, detach, letter_spec, small_run
 from tolaria.aggregation.meters import GradientMeters
@@ -26,49 +23,13 @@ from tolaria.training.step import StepResult, training_step
 pytestmark = pytest.mark.req("TOL-31")
 EVERY_STEP = GradientRules(interval_steps=1, layers=3, spacing_s=0.0)
 BLENDING = leyline.SEED_STAGE_BLENDING
-READS: Final = frozenset({"item", "tolist", "__float__", "__int__", "__bool__", "__index__", "numpy", "cpu"})
-
-
-class Reads(TorchFunctionMode):
-    """Counts what reads a tensor's content back to Python."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.count += getattr(function, "__name__", "") in READS
-        return function(*args, **(kwargs or {}))
-
-
-class Scalars(TorchDispatchMode):
-    """Counts what waits for a scalar of the device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.count += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
-def waits(work: Callable[[], object]) -> int:
-    """How often some work waits for the device."""
-    with Reads() as reads, Scalars() as scalars:
-        work()
-    return max(reads.count, scalars.count)
 
 
 def reports_of(
     run: SmallRun, rules: GradientRules = EVERY_STEP
 ) -> tuple[GradientReports, list[leyline.GradientReport]]:
     told: list[Any] = []
-    return GradientReports(run.session, told.append, rules), told
+    return GradientReports(run.session, told.append, rules, run.parts.prober.loss), told
 
 
 def step(run: SmallRun, reports: GradientReports) -> StepResult:

@@ -40,6 +40,8 @@ class RunOptions:
         Parts in which a batch goes through the model.
     pcgrad : str
         Losses whose conflicting gradients are projected; empty adds all gradients up.
+    attribution : str
+        How to attribute the movement of the loss to host and seeds; empty for not at all.
     gradient_scales : tuple[str, ...]
         Factors on the gradients of seeds as [site:]stage=factor.
     sites, blueprints : tuple[str, ...]
@@ -73,6 +75,7 @@ class RunOptions:
     batch_size: int = 0
     gradient_accumulation: int = 0
     pcgrad: str = ""
+    attribution: str = ""
     gradient_scales: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     blueprints: tuple[str, ...] = ()
@@ -107,6 +110,7 @@ def run_spec(options: RunOptions) -> leyline.RunSpec:
         gradient_accumulation=options.gradient_accumulation,
         gradient_aggregation="pcgrad" if options.pcgrad else "",
         pcgrad_losses=options.pcgrad,
+        attribution=options.attribution,
         gradient_scales=[gradient_scale(text) for text in options.gradient_scales],
         random_seed=options.random_seed,
         device=options.device,

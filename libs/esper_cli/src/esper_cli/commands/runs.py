@@ -40,6 +40,9 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
     batch_size: Annotated[int, typer.Option(min=0, help="Examples per step.")] = 0,
     accumulate: Annotated[int, typer.Option(min=0, help="Parts in which a batch goes through the model.")] = 0,
     pcgrad: Annotated[str, typer.Option(help="Project conflicting gradients of losses by microbatch or seed.")] = "",
+    attribution: Annotated[
+        str, typer.Option(help="Attribute the movement of the loss to host and seeds by approx or probe.")
+    ] = "",
     gradient_scale: Annotated[
         Texts, typer.Option(help="Factor on seeds' gradients as [site:]stage=factor; may be repeated.")
     ] = None,
@@ -74,6 +77,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
         batch_size=batch_size,
         gradient_accumulation=accumulate,
         pcgrad=pcgrad,
+        attribution=attribution,
         gradient_scales=unique(gradient_scale),
         sites=unique(site),
         blueprints=unique(blueprint),

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from esper_core import leyline
-from tolaria.training.plan import AGGREGATIONS, PCGRAD_LOSSES
+from tolaria.training.plan import AGGREGATIONS, ATTRIBUTIONS, PCGRAD_LOSSES
 
 _AGGREGATION = "spec.gradient_aggregation"
 _LOSSES = "spec.pcgrad_losses"
@@ -33,6 +33,21 @@ def meeting_faults(spec: leyline.RunSpec) -> Iterator[tuple[str, str, str]]:
         yield _LOSSES, f"Nothing is projected under {chosen!r}.", f"nothing, unless {_AGGREGATION} is pcgrad"
     elif chosen == "pcgrad":
         yield from _nothing_meets(spec)
+    yield from _attribution_faults(spec.attribution, chosen)
+
+
+def _attribution_faults(asked: str, chosen: str) -> Iterator[tuple[str, str, str]]:
+    if asked == "dataloader":
+        sentence = "A task's batches do not say which owner an example is for, so that data cannot attribute the loss."
+        yield "spec.attribution", sentence, ", ".join(ATTRIBUTIONS)
+    elif asked and asked not in ATTRIBUTIONS:
+        yield "spec.attribution", f"The loss cannot be attributed by {asked!r}.", ", ".join(ATTRIBUTIONS)
+    elif asked == "approx" and chosen == "pcgrad":
+        yield (
+            "spec.attribution",
+            "A projected gradient is no gradient of a loss.",
+            f"probe, or approx where {_AGGREGATION} is sum",
+        )
 
 
 def _nothing_meets(spec: leyline.RunSpec) -> Iterator[tuple[str, str, str]]:

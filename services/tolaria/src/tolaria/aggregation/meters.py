@@ -96,13 +96,18 @@ class GradientMeters:
         return self._layout
 
     def _laid_out(self) -> _Layout:
-        registry = self._host.ownership
-        owners = {name: owner for owner in registry.owners() for name in registry.parameters(owner)}
-        found = [item for item in self._host.named_parameters() if isinstance(item.tensor, nn.Parameter)]
-        parameters = [item.tensor for item in found if isinstance(item.tensor, nn.Parameter)]
+        found = places_of(self._host)
+        places, parameters = [place for place, _ in found], [parameter for _, parameter in found]
         kind = reduce(torch.promote_types, (parameter.dtype for parameter in parameters), torch.float32)
-        places = [Place(owners[item.name], item.name) for item in found]
-        for place, parameter in zip(places, parameters, strict=True):
+        for place, parameter in found:
             if place not in self._sums:
                 self._sums[place] = torch.zeros((), dtype=kind, device=parameter.device)
         return _Layout(self._host.generation, places, parameters, [self._sums[place] for place in places], kind)
+
+
+def places_of(host: Host) -> list[tuple[Place, nn.Parameter]]:
+    """Return every parameter of a model with its place, in the order of the model."""
+    registry = host.ownership
+    owners = {name: owner for owner in registry.owners() for name in registry.parameters(owner)}
+    found = ((Place(owners[item.name], item.name), item.tensor) for item in host.named_parameters())
+    return [(place, tensor) for place, tensor in found if isinstance(tensor, nn.Parameter)]

@@ -11,7 +11,9 @@ from google.protobuf.message import Message
 
 from esper_core import leyline
 from esper_core.clocks import SYSTEM_CLOCK, Clock
+from esper_core.errors import ConfigurationError
 from esper_runtime.ownership import HOST, seed_owner
+from tolaria.aggregation.attribution import APPROX, PROBE, Attributed, FirstOrder, GoingBack
 from tolaria.aggregation.meters import GradientMeters, Place, Reading
 from tolaria.aggregation.pool import Met
 from tolaria.training.session import Session
@@ -50,16 +52,30 @@ class GradientReports:
         Where reports go.
     rules : GradientRules
         How closely to look.
+    loss : callable
+        Measures the held-out loss of the model as it stands; only called where the run asks for attribution by probe.
+
+    Raises
+    ------
+    ConfigurationError
+        If the run asks for an attribution that no report would carry.
     """
 
     def __init__(
-        self, session: Session, tell: Callable[[Message], None], rules: GradientRules, *, clock: Clock = SYSTEM_CLOCK
+        self,
+        session: Session,
+        tell: Callable[[Message], None],
+        rules: GradientRules,
+        loss: Callable[[], float],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._session = session
         self._tell = tell
         self._rules = rules
         self._clock = clock
         self._meters = GradientMeters(session.host)
+        self._attribution = _attribution(session, rules, loss)
         self._epoch_steps = session.sampler.batches_per_epoch
         self._told_at = -math.inf
         self._begin()
@@ -96,6 +112,8 @@ class GradientReports:
     def _observe(self) -> None:
         if self._rollbacks != self._session.counters.rollbacks:
             self._meters.forget()
+            if isinstance(self._attribution, GoingBack):
+                self._attribution.forget()
             self._begin()
         self._meters.observe()
 
@@ -104,19 +122,24 @@ class GradientReports:
             return
         self._told_at = self._clock.monotonic()
         reading = self._meters.read()
+        attributed = self._attribution.read() if self._attribution is not None else Attributed({})
         self._tell(
             leyline.GradientReport(
                 after_step=self._after_step,
                 last_step=self._session.counters.step,
                 steps=reading.steps,
-                owners=_owners(reading, self._session, self._conflicts),
+                owners=_owners(reading, self._session, self._conflicts, attributed.owners),
                 layers=_layers(reading, self._rules.layers),
+                attribution=self._session.plan.attribution,
+                loss_movement=attributed.movement,
             )
         )
         self._begin()
 
 
-def _owners(reading: Reading, session: Session, conflicts: Mapping[str, list[int]]) -> Iterator[leyline.OwnerGradients]:
+def _owners(
+    reading: Reading, session: Session, conflicts: Mapping[str, list[int]], attributed: Mapping[str, float]
+) -> Iterator[leyline.OwnerGradients]:
     squares, weights = (_summed(of, lambda place: place.owner) for of in (reading.squares, reading.weights))
     whole = sum(squares.values())
     names = {seed_owner(entry.seed_id): entry for entry in session.book}
@@ -134,7 +157,21 @@ def _owners(reading: Reading, session: Session, conflicts: Mapping[str, list[int
             weight_norm=math.sqrt(weights[owner]) if owner in weights else None,
             alpha=alphas.get(name),
             conflict_rate=conflicting / pairs if pairs else None,
+            attributed_loss=attributed.get(owner),
         )
+
+
+def _attribution(session: Session, rules: GradientRules, loss: Callable[[], float]) -> FirstOrder | GoingBack | None:
+    asked = session.plan.attribution
+    if asked and not rules.interval_steps:
+        raise ConfigurationError(
+            f"The run asks for attribution by {asked}, but the worker reports no gradients. "
+            f"Set TOLARIA_GRADIENT_INTERVAL_STEPS above 0."
+        )
+    if asked == PROBE:
+        return GoingBack(session.host, loss)
+    session.first_order = FirstOrder(session.host) if asked == APPROX else None
+    return session.first_order
 
 
 def _layers(reading: Reading, count: int) -> Iterator[leyline.LayerGradients]:

@@ -103,6 +103,8 @@ def _gradients(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
             emitter.gauge("tolaria.gradient.owner_alpha", owner.alpha, owner=label, run_id=run_id)
         if owner.HasField("conflict_rate"):
             emitter.gauge("tolaria.gradient.owner_conflict_rate", owner.conflict_rate, owner=label, run_id=run_id)
+        if owner.HasField("attributed_loss"):
+            emitter.gauge("tolaria.attribution.owner_loss", owner.attributed_loss, owner=label, run_id=run_id)
     for rank, layer in enumerate(report.layers, 1):
         emitter.gauge("tolaria.gradient.layer_norm", layer.gradient_norm, rank=rank, run_id=run_id)
 

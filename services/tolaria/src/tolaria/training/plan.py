@@ -17,6 +17,7 @@ LR_POLICIES: Final = ("constant", "cosine", "step", "plateau")
 AFTER_PERIOD: Final = ("hold", "restart")
 LR_GROUPS: Final = ("host", "seeds")
 AGGREGATIONS: Final = ("sum", "pcgrad")
+ATTRIBUTIONS: Final = ("approx", "probe")
 PCGRAD_LOSSES: Final = ("microbatch", "seed")
 GROWTH_POLICIES: Final = ("none", "schedule", "heuristic", "learned")
 
@@ -125,3 +126,4 @@ class RunPlan:
     gradient_aggregation: str = "sum"
     pcgrad_losses: str = "microbatch"
     gradient_scales: tuple[GradientScale, ...] = ()
+    attribution: str = ""

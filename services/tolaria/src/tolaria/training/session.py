@@ -14,6 +14,7 @@ from esper_runtime.host import Host
 from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.topology import GraftRecord
 from esper_tasks import Batch, EpochSampler, Task, TaskData
+from tolaria.aggregation.attribution import FirstOrder
 from tolaria.aggregation.pool import GradientPool
 from tolaria.aggregation.scales import scale_of
 from tolaria.growth.book import SeedBook
@@ -78,6 +79,7 @@ class Session:
     counters: Counters = field(default_factory=Counters)
     book: SeedBook = field(default_factory=SeedBook)
     isolation: IsolationGuard = field(default_factory=IsolationGuard)
+    first_order: FirstOrder | None = None
     _cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
     _contested: tuple[str, ...] | None = None

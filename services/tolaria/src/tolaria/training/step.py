@@ -21,6 +21,7 @@ from torch import Tensor
 
 from esper_runtime.counterfactual import left_out
 from esper_tasks import Batch, mean_loss
+from tolaria.aggregation.attribution import FirstOrder
 from tolaria.aggregation.pool import Met
 from tolaria.training.optimizer import forget_gradients, gradient_norm
 from tolaria.training.session import Scaled, Session
@@ -177,7 +178,16 @@ def _diagnose(session: Session, loss: float, norm: float, explosion_factor: floa
 
 def _update(session: Session, loss: float, norm: float) -> None:
     cost = session.cost.step
-    session.optimizer.step()
+    if session.first_order is None:
+        session.optimizer.step()
+    else:
+        _attributed_step(session, session.first_order)
     session.statistics.observe(loss, norm)
     session.counters.step += 1
     session.counters.flops += cost
+
+
+def _attributed_step(session: Session, first_order: FirstOrder) -> None:
+    scales = {parameter: owner.scale for owner in session.scaled for parameter in owner.parameters}
+    with first_order.stepping(scales, session.counters.rollbacks):
+        session.optimizer.step()

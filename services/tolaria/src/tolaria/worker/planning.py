@@ -67,6 +67,7 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         gradient_aggregation=_aggregation(spec),
         pcgrad_losses=spec.pcgrad_losses or "microbatch",
         gradient_scales=_scales(spec),
+        attribution=spec.attribution,
     )
 
 

@@ -17,6 +17,7 @@ METRICS = (
         "tolaria.gradient.owner_conflict_rate", "1", "Share of the pairs of losses that conflict on its part.", "owner"
     ),
     gauge("tolaria.gradient.layer_norm", "1", "Gradient norm of the layer with the n-th largest.", "rank"),
+    gauge("tolaria.attribution.owner_loss", "1", "Movement of the loss that an owner accounts for.", "owner"),
     gauge("tolaria.training.steps", "1", "Optimizer steps made by the run."),
     gauge("tolaria.training.parameters", "1", "Parameters of the model as it is now."),
     gauge("tolaria.training.generation", "1", "Topology generation."),

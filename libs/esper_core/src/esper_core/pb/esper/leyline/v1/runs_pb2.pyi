@@ -286,6 +286,7 @@ class RunSpec(_message.Message):
     GRADIENT_AGGREGATION_FIELD_NUMBER: _builtins.int
     GRADIENT_SCALES_FIELD_NUMBER: _builtins.int
     PCGRAD_LOSSES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     task: _builtins.str
@@ -329,6 +330,10 @@ class RunSpec(_message.Message):
     pcgrad_losses: _builtins.str
     """Which losses pcgrad holds against each other: "microbatch", the parts of a batch, or "seed", the batch as the model
     is and, for each seed that blends into a host that learns, the batch without that seed; empty means "microbatch".
+    """
+    attribution: _builtins.str
+    """How to tell how much of the movement of the loss each owner accounts for: "approx", to first order from the training
+    steps, or "probe", by putting its parameters back on held-out data; empty means not at all.
     """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskParameter]:
@@ -377,10 +382,11 @@ class RunSpec(_message.Message):
         gradient_aggregation: _builtins.str = ...,
         gradient_scales: _abc.Iterable[Global___GradientScale] | None = ...,
         pcgrad_losses: _builtins.str = ...,
+        attribution: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth", "learning_rate", b"learning_rate", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "gradient_scales", b"gradient_scales", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "pcgrad_losses", b"pcgrad_losses", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "gradient_scales", b"gradient_scales", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "pcgrad_losses", b"pcgrad_losses", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -973,6 +979,7 @@ class OwnerGradients(_message.Message):
     WEIGHT_NORM_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     CONFLICT_RATE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTED_LOSS_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """"host", or the id of a seed."""
     site: _builtins.str
@@ -989,6 +996,8 @@ class OwnerGradients(_message.Message):
     """Blend factor of the seed now, 0 to 1; absent for the host and for a seed that has left."""
     conflict_rate: _builtins.float
     """Conflicting pairs over all pairs of losses that met on its parameters; absent where none met."""
+    attributed_loss: _builtins.float
+    """Movement of the loss that it accounts for, negative where it improved; absent where that was not asked for."""
     def __init__(
         self,
         *,
@@ -1000,19 +1009,24 @@ class OwnerGradients(_message.Message):
         weight_norm: _builtins.float | None = ...,
         alpha: _builtins.float | None = ...,
         conflict_rate: _builtins.float | None = ...,
+        attributed_loss: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_conflict_rate", b"_conflict_rate", "_weight_norm", b"_weight_norm", "alpha", b"alpha", "conflict_rate", b"conflict_rate", "weight_norm", b"weight_norm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_attributed_loss", b"_attributed_loss", "_conflict_rate", b"_conflict_rate", "_weight_norm", b"_weight_norm", "alpha", b"alpha", "attributed_loss", b"attributed_loss", "conflict_rate", b"conflict_rate", "weight_norm", b"weight_norm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_conflict_rate", b"_conflict_rate", "_weight_norm", b"_weight_norm", "alpha", b"alpha", "conflict_rate", b"conflict_rate", "gradient_norm", b"gradient_norm", "owner", b"owner", "scale", b"scale", "share", b"share", "site", b"site", "weight_norm", b"weight_norm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_attributed_loss", b"_attributed_loss", "_conflict_rate", b"_conflict_rate", "_weight_norm", b"_weight_norm", "alpha", b"alpha", "attributed_loss", b"attributed_loss", "conflict_rate", b"conflict_rate", "gradient_norm", b"gradient_norm", "owner", b"owner", "scale", b"scale", "share", b"share", "site", b"site", "weight_norm", b"weight_norm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__attributed_loss: _TypeAlias = _typing.Literal["attributed_loss"]  # noqa: Y015
+    _WhichOneofArgType__attributed_loss: _TypeAlias = _typing.Literal["_attributed_loss", b"_attributed_loss"]  # noqa: Y015
     _WhichOneofReturnType__conflict_rate: _TypeAlias = _typing.Literal["conflict_rate"]  # noqa: Y015
     _WhichOneofArgType__conflict_rate: _TypeAlias = _typing.Literal["_conflict_rate", b"_conflict_rate"]  # noqa: Y015
     _WhichOneofReturnType__weight_norm: _TypeAlias = _typing.Literal["weight_norm"]  # noqa: Y015
     _WhichOneofArgType__weight_norm: _TypeAlias = _typing.Literal["_weight_norm", b"_weight_norm"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attributed_loss) -> _WhichOneofReturnType__attributed_loss | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__conflict_rate) -> _WhichOneofReturnType__conflict_rate | None: ...
     @_typing.overload
@@ -1063,12 +1077,20 @@ class GradientReport(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     OWNERS_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_FIELD_NUMBER: _builtins.int
+    LOSS_MOVEMENT_FIELD_NUMBER: _builtins.int
     after_step: _builtins.int
     """Step after which the report begins."""
     last_step: _builtins.int
     """Last step of the report."""
     steps: _builtins.int
     """Steps in between that were looked at."""
+    attribution: _builtins.str
+    """How attributed_loss was found: "approx" or "probe"; empty where it was not."""
+    loss_movement: _builtins.float
+    """Movement of the held-out loss since the report before; only under "probe". What owners did together is why the
+    movements attributed to them need not add up to it.
+    """
     @_builtins.property
     def owners(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnerGradients]:
         """Every owner, in the order of the model."""
@@ -1085,12 +1107,16 @@ class GradientReport(_message.Message):
         steps: _builtins.int = ...,
         owners: _abc.Iterable[Global___OwnerGradients] | None = ...,
         layers: _abc.Iterable[Global___LayerGradients] | None = ...,
+        attribution: _builtins.str = ...,
+        loss_movement: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_loss_movement", b"_loss_movement", "loss_movement", b"loss_movement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_step", b"after_step", "last_step", b"last_step", "layers", b"layers", "owners", b"owners", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_loss_movement", b"_loss_movement", "after_step", b"after_step", "attribution", b"attribution", "last_step", b"last_step", "layers", b"layers", "loss_movement", b"loss_movement", "owners", b"owners", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__loss_movement: _TypeAlias = _typing.Literal["loss_movement"]  # noqa: Y015
+    _WhichOneofArgType__loss_movement: _TypeAlias = _typing.Literal["_loss_movement", b"_loss_movement"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_movement) -> _WhichOneofReturnType__loss_movement | None: ...
 
 Global___GradientReport: _TypeAlias = GradientReport  # noqa: Y015
 
