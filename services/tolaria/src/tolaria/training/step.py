@@ -97,22 +97,22 @@ def _forward_backward(session: Session, batch: Batch) -> tuple[float, Mapping[st
     if session.contested:
         return _with_and_without(session, batch, parts), _projected(session)
     if parts == 1:
-        return _part_backward(session, batch, 1.0), _NOT_LOOKED_AT
+        return float(_part_backward(session, batch, 1.0)), _NOT_LOOKED_AT
     if session.plan.gradient_aggregation == "pcgrad" and session.plan.pcgrad_losses == "microbatch":
         return _side_by_side(session, batch, parts), _projected(session)
     return _one_after_the_other(session, batch, parts), _NOT_LOOKED_AT
 
 
 def _one_after_the_other(session: Session, batch: Batch, parts: int) -> float:
-    return sum(_part_backward(session, part, 1.0 / parts) for part in _in_parts(batch, parts))
+    return _mean([_part_backward(session, part, 1.0 / parts) for part in _in_parts(batch, parts)])
 
 
 def _side_by_side(session: Session, batch: Batch, parts: int) -> float:
-    loss = 0.0
+    losses = []
     for index, part in enumerate(_in_parts(batch, parts)):
-        loss += _part_backward(session, part, 1.0 / parts)
+        losses.append(_part_backward(session, part, 1.0 / parts))
         session.gradients.take(index)
-    return loss
+    return _mean(losses)
 
 
 def _with_and_without(session: Session, batch: Batch, parts: int) -> float:
@@ -138,13 +138,19 @@ def _in_parts(batch: Batch, count: int) -> Iterator[Batch]:
         yield Batch(inputs, targets)
 
 
-def _part_backward(session: Session, batch: Batch, share: float) -> float:
+def _mean(losses: Sequence[Tensor]) -> float:
+    # Read at once, after the last pass: reading each would hold the device up between two parts.
+    read: list[float] = torch.stack(list(losses)).tolist()
+    return sum(loss * (1.0 / len(losses)) for loss in read)
+
+
+def _part_backward(session: Session, batch: Batch, share: float) -> Tensor:
     loss = _backward(session, batch, share)
     for seed_id in session.shadowed:
         # A seed in shadow gets its gradient; nothing else gets any from this pass.
         with session.host.shadow(seed_id):
             _backward(session, batch, share)
-    return float(loss.detach()) * share
+    return loss.detach()
 
 
 def _backward(session: Session, batch: Batch, share: float) -> Tensor:
