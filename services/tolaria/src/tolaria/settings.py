@@ -41,6 +41,14 @@ class WorkerSettings(PeerSettings):
     )
     probe_examples: int = Field(default=1024, ge=32, description="Held-out examples in a counterfactual probe.")
 
+    gradient_interval_steps: int = Field(
+        default=50, ge=0, description="Steps between two looks at the gradients for an epoch's report; 0 for none."
+    )
+    gradient_layers: int = Field(default=5, ge=0, le=64, description="Layers in a report about gradients.")
+    gradient_spacing_s: float = Field(
+        default=1.0, ge=0, description="Shortest wall time between two reports about gradients."
+    )
+
     snapshot_interval_steps: int = Field(
         default=200, ge=1, description="Steps between two in-memory snapshots for the fast rollback."
     )

@@ -51,6 +51,11 @@ class Prober:
             loss = float(self._losses(model, self._batch).double().mean())
         return CurvePoint(self._session.counters.step, loss)
 
+    def loss(self) -> float:
+        """Measure the held-out loss of the model as it stands; the FLOPs of the pass are added to those spent."""
+        self._session.counters.flops += self._pass_flops
+        return self.point().loss
+
     @property
     def _pass_flops(self) -> int:
         return self._session.cost.inference_per_example * len(self._batch)

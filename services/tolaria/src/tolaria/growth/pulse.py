@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final
 
 import torch
 
@@ -13,6 +14,8 @@ from tolaria.growth.evidence import EvidenceCollector
 from tolaria.growth.observation import Observed, watch
 from tolaria.training.links import BoundaryMark, Links
 from tolaria.training.session import Session
+
+_UNWATCHED: Final = nullcontext()
 
 
 class Pulse:
@@ -46,18 +49,12 @@ class Pulse:
         self._now_due = False
         self._sampling = torch.Generator().manual_seed(session.plan.random_seed)
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Observe the seeds in the step inside the block, where a report is due after it."""
-        session = self._session
-        self._now_due = self._due(session.counters.step + 1)
-        unsettled = session.book.unsettled()
-        if not unsettled or not self._now_due:
-            yield
-            return
-        with watch(session.host, (entry.seed_id for entry in unsettled), self._sampling) as seen:
-            self._seen = seen
-            yield
+        self._now_due = self._due(self._session.counters.step + 1)
+        if not self._now_due or not self._session.book.unsettled():
+            return _UNWATCHED
+        return self._watched()
 
     def beat(self) -> None:
         """Send what is due after the step that was watched."""
@@ -73,6 +70,14 @@ class Pulse:
         """Send what is known at the last fence."""
         self._report(boundary=True, final=True)
         self._mark(epoch_end=True, final=True)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        session = self._session
+        seed_ids = [entry.seed_id for entry in session.book.unsettled()]
+        with watch(session.host, seed_ids, self._sampling) as seen:
+            self._seen = seen
+            yield
 
     def _due(self, step: int) -> bool:
         if step % self._session.sampler.batches_per_epoch == 0:

@@ -106,6 +106,25 @@ def _teacher(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     emitter.event(name, level, change.reason, run_id=run_id, teacher_id=change.teacher_id)
 
 
+def _gradients(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    report, run_id = event.gradients, event.training_run_id
+    for owner in report.owners:
+        label = owner.site or owner.owner
+        emitter.gauge("tolaria.gradient.owner_norm", owner.gradient_norm, owner=label, run_id=run_id)
+        emitter.gauge("tolaria.gradient.owner_share", owner.share, owner=label, run_id=run_id)
+        emitter.gauge("tolaria.gradient.owner_scale", owner.scale, owner=label, run_id=run_id)
+        if owner.HasField("weight_norm"):
+            emitter.gauge("tolaria.gradient.owner_weight_norm", owner.weight_norm, owner=label, run_id=run_id)
+        if owner.HasField("alpha"):
+            emitter.gauge("tolaria.gradient.owner_alpha", owner.alpha, owner=label, run_id=run_id)
+        if owner.HasField("conflict_rate"):
+            emitter.gauge("tolaria.gradient.owner_conflict_rate", owner.conflict_rate, owner=label, run_id=run_id)
+        if owner.HasField("attributed_loss"):
+            emitter.gauge("tolaria.attribution.owner_loss", owner.attributed_loss, owner=label, run_id=run_id)
+    for rank, layer in enumerate(report.layers, 1):
+        emitter.gauge("tolaria.gradient.layer_norm", layer.gradient_norm, rank=rank, run_id=run_id)
+
+
 def _state(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     change, run_id = event.state, event.training_run_id
     if change.to_state in _FINISHED:
@@ -143,4 +162,5 @@ _RECORDERS: Final[Mapping[int, Callable[[TelemetryEmitter, leyline.RunEvent], No
     leyline.RUN_EVENT_KIND_TEACHER: _teacher,
     leyline.RUN_EVENT_KIND_SEED_STAGE: _seed,
     leyline.RUN_EVENT_KIND_BREAKER: _breaker,
+    leyline.RUN_EVENT_KIND_GRADIENTS: _gradients,
 }

@@ -18,6 +18,7 @@ from tolaria.safety.streak import FailedEpochs
 from tolaria.state.keeper import StateKeeper
 from tolaria.state.recovery import Recovery
 from tolaria.training.fence import Fence
+from tolaria.training.gradient_reports import GradientReports
 from tolaria.training.links import Links
 from tolaria.training.orders import Ending
 from tolaria.training.session import Session
@@ -40,6 +41,7 @@ class LoopParts:
     last_fence: LastFence
     operations: GrowthOperations
     reporter: Reporter
+    gradients: GradientReports
     links: Links
     failed_epochs: FailedEpochs
     profiler: StepProfiler
@@ -155,6 +157,7 @@ class TrainingLoop:
             self._measure()
             began = time.perf_counter()
             self._parts.pulse.beat()
+            self._parts.gradients.stepped(result)
         except Exception as error:
             self._settle_fault(error)
         self._parts.reporter.stepped(result)
@@ -195,6 +198,7 @@ class TrainingLoop:
 
     def _finish(self) -> Ending | None:
         try:
+            self._parts.gradients.finish()
             halted = self._parts.last_fence.settle()
         except Exception as error:
             self._settle_fault(error)

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import torch
 from torch import nn
 
 from esper_core.logs import get_logger
 from esper_runtime import stages
+from esper_runtime.counterfactual import left_out
 from esper_runtime.distillation import Distillation
 from esper_runtime.graft import Graft
 from esper_runtime.host import Host
 from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.topology import GraftRecord
 from esper_tasks import Batch, EpochSampler, Task, TaskData
+from tolaria.aggregation.attribution import FirstOrder
 from tolaria.aggregation.pool import GradientPool
 from tolaria.growth.book import SeedBook
 from tolaria.training.budget import Spent
 from tolaria.training.flops import FlopMeter, StepCost
 from tolaria.training.learning_rate import LearningRate
+from tolaria.training.optimizer import group_name
 from tolaria.training.plan import RunPlan
+from tolaria.training.scales import scale_of
 from tolaria.training.statistics import LossStatistics
 
 _log = get_logger("training")
+_BLENDED: Final = frozenset({stages.BLENDING, stages.SHADOWING, stages.PROBATIONARY})
 
 
 @dataclass(slots=True)
@@ -51,6 +57,15 @@ class Counters:
     elapsed_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """An owner whose gradients count by another factor than 1."""
+
+    owner: str
+    parameters: tuple[nn.Parameter, ...]
+    scale: float
+
+
 @dataclass(slots=True)
 class Session:
     """The mutable heart of a run; only the training thread touches it. No teacher takes part without `distillation`."""
@@ -69,10 +84,14 @@ class Session:
     book: SeedBook = field(default_factory=SeedBook)
     isolation: IsolationGuard = field(default_factory=IsolationGuard)
     distillation: Distillation | None = None
+    first_order: FirstOrder | None = None
     _cost: StepCost | None = None
     _last_cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
-    _gradients: GradientPool | None = None
+    _contested: tuple[str, ...] | None = None
+    _plain: bool | None = None
+    _gradients: tuple[int, GradientPool] | None = None
+    _scaled: tuple[Scaled, ...] | None = None
     _buffered: tuple[nn.Module, ...] | None = None
 
     @property
@@ -105,6 +124,15 @@ class Session:
         return self._shadowed
 
     @property
+    def contested(self) -> tuple[str, ...]:
+        """Seeds whose part in a learning host's gradients is held against what those would be without them."""
+        if self._contested is None:
+            seeds = self.host.seeds() if self._projects("seed") else ()
+            still = any(seed.stage == stages.TRAINING and seed.isolation == stages.FREEZE for seed in seeds)
+            self._contested = tuple(seed.seed_id for seed in seeds if not still and seed.stage in _BLENDED)
+        return self._contested
+
+    @property
     def teacher_id(self) -> str:
         """Id of the teacher that takes part, empty where none does."""
         return "" if self.distillation is None else self.distillation.teacher_id
@@ -116,18 +144,46 @@ class Session:
 
     @property
     def losses_apart(self) -> int:
-        """How many losses of a step are held side by side and projected; 1 where they simply add up."""
-        if self.plan.gradient_aggregation != "pcgrad":
+        """How many losses of a batch's parts are held side by side and projected; 1 where they simply add up."""
+        if not self._projects("microbatch"):
             return 1
         return self.plan.gradient_accumulation * (1 if self.asked_teacher is None else 2)
 
     @property
+    def plain(self) -> bool:
+        """Whether a step takes its batch as a whole and has one loss; asked once per step, as it nearly always is."""
+        if self._plain is None:
+            self._plain = self.plan.gradient_accumulation == 1 and self.asked_teacher is None and not self.contested
+        return self._plain
+
+    def _projects(self, losses: str) -> bool:
+        return self.plan.gradient_aggregation == "pcgrad" and self.plan.pcgrad_losses == losses
+
+    @property
     def gradients(self) -> GradientPool:
-        """Where the gradients of the losses that meet are held side by side, on the present topology."""
-        if self._gradients is None:
-            owners = [group["params"] for group in self.optimizer.param_groups]
-            self._gradients = GradientPool(owners, self.losses_apart)
-        return self._gradients
+        """Where the gradients of several losses are held side by side; made anew for every generation."""
+        if self._gradients is None or self._gradients[0] != self.host.generation:
+            by_seed = self._projects("seed")
+            owners = {group_name(group): group["params"] for group in self.optimizer.param_groups}
+            losses = 1 + len(self.contested) if by_seed else self.losses_apart
+            self._gradients = (self.host.generation, GradientPool(owners, losses, mean=by_seed))
+        return self._gradients[1]
+
+    @property
+    def scaled(self) -> tuple[Scaled, ...]:
+        """Owners whose gradients are scaled in the present stage of their seeds; nearly always none."""
+        if self._scaled is None:
+            owners = (
+                Scaled(group_name(group), tuple(group["params"]), self.gradient_scale(group_name(group)))
+                for group in self.optimizer.param_groups
+            )
+            self._scaled = tuple(owner for owner in owners if owner.scale != 1.0)
+        return self._scaled
+
+    def gradient_scale(self, owner: str) -> float:
+        """Return the factor on an owner's gradients; 1 for the host, and for a seed that has become part of it."""
+        record = next((seed for seed in self.host.seeds() if seed.seed_id == owner), None)
+        return 1.0 if record is None else scale_of(self.plan.gradient_scales, record.site, record.stage)
 
     @property
     def buffered(self) -> tuple[nn.Module, ...]:
@@ -141,8 +197,11 @@ class Session:
         """Forget what depends on the topology, on a seed's stage or on the teacher."""
         self._cost = None
         self._shadowed = None
+        self._contested = None
         self._gradients = None
         self._buffered = None
+        self._scaled = None
+        self._plain = None
 
     @property
     def fraction(self) -> float:
@@ -192,6 +251,9 @@ class Session:
         for seed_id in self.shadowed:
             with self.host.shadow(seed_id):
                 total += times * self.meter.cost(f"{key};shadow of {seed_id}", self.host.model).step
+        for seed_id in self.contested:
+            with left_out(self.host, seed_id):
+                total += self.meter.cost(f"{key};without {seed_id}", self.host.model).step
         if teacher is not None:
             total += self.meter.teacher_cost(teacher.teacher_id, teacher.teacher)
         return replace(cost, step=total)

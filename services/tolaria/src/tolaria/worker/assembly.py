@@ -30,6 +30,7 @@ from tolaria.state.recovery import Recovery
 from tolaria.state.ring import SnapshotRing
 from tolaria.state.rollback import Deadlines, Rollback
 from tolaria.training.fence import Fence
+from tolaria.training.gradient_reports import GradientReports, GradientRules
 from tolaria.training.links import Links
 from tolaria.training.loop import LoopParts
 from tolaria.training.session import Session
@@ -83,6 +84,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
         last_fence=LastFence(session, fence.cross, pulse, operations, links, reporter, settings.final_fence_s),
         operations=operations,
         reporter=reporter,
+        gradients=GradientReports(session, reporter.tell, _gradient_rules(settings), prober.loss),
         links=links,
         failed_epochs=FailedEpochs(settings.failed_epoch_limit),
         profiler=StepProfiler(
@@ -102,6 +104,10 @@ def _emergencies(around: Surroundings, reporter: Reporter) -> RunEmergencies:
         hold_s=settings.emergency_hold_s,
     )
     return RunEmergencies(rules, reporter.tell, bridge.emergency) if bridge else RunEmergencies(rules, reporter.tell)
+
+
+def _gradient_rules(settings: WorkerSettings) -> GradientRules:
+    return GradientRules(settings.gradient_interval_steps, settings.gradient_layers, settings.gradient_spacing_s)
 
 
 def _rhythm(session: Session, settings: WorkerSettings) -> Rhythm:
