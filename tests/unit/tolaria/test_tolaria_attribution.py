@@ -32,7 +32,7 @@ def spec(attribution: str, **changes: object) -> leyline.RunSpec:
 
 def trained(run: SmallRun, steps: int) -> leyline.GradientReport:
     told: list[Any] = []
-    reports = GradientReports(run.session, told.append, RULES, run.parts.prober.loss)
+    reports = GradientReports(run.session, told.append, RULES, run.parts.prober)
     for _ in range(steps):
         reports.stepped(training_step(run.session, 1e9))
     reports.finish()
@@ -119,6 +119,14 @@ def test_a_step_that_is_attributed_waits_no_more_than_another(tmp_path: Path) ->
     assert found[0] == found[1] > 0
 
 
+def test_a_probe_that_the_budget_has_no_room_for_is_left_out(tmp_path: Path) -> None:
+    run = small_run(tmp_path, spec("probe", max_steps=0, flops_budget=5 * open_letter().cost.step))
+    report = trained(run, 5)
+    assert not report.attribution and not report.owners[0].HasField("attributed_loss")
+    assert run.session.counters.flops == run.session.plan.budget.flops
+    run.events.close()
+
+
 def test_a_probe_of_one_owner_accounts_for_everything(tmp_path: Path) -> None:
     run = small_run(tmp_path, spec("probe"))
     report = trained(run, 5)
@@ -129,7 +137,7 @@ def test_a_probe_of_one_owner_accounts_for_everything(tmp_path: Path) -> None:
 def test_what_a_rollback_undid_is_attributed_to_nobody(tmp_path: Path) -> None:
     run = grown_run(tmp_path, spec("approx"), BLENDING)
     told: list[Any] = []
-    reports = GradientReports(run.session, told.append, RULES, run.parts.prober.loss)
+    reports = GradientReports(run.session, told.append, RULES, run.parts.prober)
     reports.stepped(training_step(run.session, 1e9))
     run.session.counters.rollbacks += 1
     for _ in range(2):

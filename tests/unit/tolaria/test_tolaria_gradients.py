@@ -29,7 +29,7 @@ def reports_of(
     run: SmallRun, rules: GradientRules = EVERY_STEP
 ) -> tuple[GradientReports, list[leyline.GradientReport]]:
     told: list[Any] = []
-    return GradientReports(run.session, told.append, rules, run.parts.prober.loss), told
+    return GradientReports(run.session, told.append, rules, run.parts.prober), told
 
 
 def step(run: SmallRun, reports: GradientReports) -> StepResult:

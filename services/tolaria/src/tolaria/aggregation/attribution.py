@@ -6,10 +6,10 @@
              by the loss of its own pass, and a teacher's loss is part of every loss. Gradients that were projected are
              no loss's gradients, so that approx is refused together with pcgrad; scales are divided out.
     probe    By going back, on held-out data: the loss of the model as it is, minus its loss with this owner's
-             parameters put back to where the last report found them. What owners did together is in none of these
+             parameters put back to where the last reading found them. What owners did together is in none of these
              numbers or in several, so that they need not add up to the movement, which is told beside them. Costs two
-             forward passes and one per owner and report, paid for from the FLOP budget, and the memory of a second set
-             of parameters.
+             forward passes and one per owner and report, paid for from the FLOP budget as long as it has room, and the
+             memory of a second set of parameters.
 
 A third way, to let the data say which owner an example is for, is refused: the batches of a task carry no owner.
 """
@@ -116,6 +116,11 @@ class GoingBack:
         self._host = host
         self._loss = loss
         self.forget()
+
+    @property
+    def passes(self) -> int:
+        """Forward passes that a reading takes."""
+        return 2 + len({place.owner for place, _ in places_of(self._host)})
 
     def read(self) -> Attributed:
         """Measure every owner that was there at the last reading, leave the model as it was, and begin anew."""

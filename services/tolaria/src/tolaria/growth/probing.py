@@ -56,6 +56,12 @@ class Prober:
         self._session.counters.flops += self._pass_flops
         return self.point().loss
 
+    def affords(self, passes: int) -> bool:
+        """Say whether the run's FLOP budget has room for some more forward passes over the probe split."""
+        session = self._session
+        limit = session.plan.budget.flops
+        return not limit or session.counters.flops + passes * self._pass_flops <= limit
+
     @property
     def _pass_flops(self) -> int:
         return self._session.cost.inference_per_example * len(self._batch)

@@ -16,6 +16,7 @@ from esper_runtime.ownership import HOST, seed_owner
 from tolaria.aggregation.attribution import APPROX, PROBE, Attributed, FirstOrder, GoingBack
 from tolaria.aggregation.meters import GradientMeters, Place, Reading
 from tolaria.aggregation.pool import Met
+from tolaria.growth.probing import Prober
 from tolaria.training.session import Session
 from tolaria.training.step import StepResult
 
@@ -52,8 +53,8 @@ class GradientReports:
         Where reports go.
     rules : GradientRules
         How closely to look.
-    loss : callable
-        Measures the held-out loss of the model as it stands; only called where the run asks for attribution by probe.
+    prober : Prober
+        Measures held-out losses where the run asks for attribution by probe.
 
     Raises
     ------
@@ -66,7 +67,7 @@ class GradientReports:
         session: Session,
         tell: Callable[[Message], None],
         rules: GradientRules,
-        loss: Callable[[], float],
+        prober: Prober,
         *,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -75,7 +76,8 @@ class GradientReports:
         self._rules = rules
         self._clock = clock
         self._meters = GradientMeters(session.host)
-        self._attribution = _attribution(session, rules, loss)
+        self._attribution = _attribution(session, rules, prober)
+        self._prober = prober
         self._epoch_steps = session.sampler.batches_per_epoch
         self._told_at = -math.inf
         self._begin()
@@ -122,7 +124,7 @@ class GradientReports:
             return
         self._told_at = self._clock.monotonic()
         reading = self._meters.read()
-        attributed = self._attribution.read() if self._attribution is not None else Attributed({})
+        attributed = self._attributed()
         self._tell(
             leyline.GradientReport(
                 after_step=self._after_step,
@@ -130,11 +132,17 @@ class GradientReports:
                 steps=reading.steps,
                 owners=_owners(reading, self._session, self._conflicts, attributed.owners),
                 layers=_layers(reading, self._rules.layers),
-                attribution=self._session.plan.attribution,
+                attribution=self._session.plan.attribution if attributed.owners else "",
                 loss_movement=attributed.movement,
             )
         )
         self._begin()
+
+    def _attributed(self) -> Attributed:
+        attribution = self._attribution
+        if attribution is None or (isinstance(attribution, GoingBack) and not self._prober.affords(attribution.passes)):
+            return Attributed({})
+        return attribution.read()
 
 
 def _owners(
@@ -161,7 +169,7 @@ def _owners(
         )
 
 
-def _attribution(session: Session, rules: GradientRules, loss: Callable[[], float]) -> FirstOrder | GoingBack | None:
+def _attribution(session: Session, rules: GradientRules, prober: Prober) -> FirstOrder | GoingBack | None:
     asked = session.plan.attribution
     if asked and not rules.interval_steps:
         raise ConfigurationError(
@@ -169,7 +177,7 @@ def _attribution(session: Session, rules: GradientRules, loss: Callable[[], floa
             f"Set TOLARIA_GRADIENT_INTERVAL_STEPS above 0."
         )
     if asked == PROBE:
-        return GoingBack(session.host, loss)
+        return GoingBack(session.host, prober.loss)
     session.first_order = FirstOrder(session.host) if asked == APPROX else None
     return session.first_order
 

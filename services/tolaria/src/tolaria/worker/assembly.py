@@ -84,7 +84,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
         last_fence=LastFence(session, fence.cross, pulse, operations, links, reporter, settings.final_fence_s),
         operations=operations,
         reporter=reporter,
-        gradients=GradientReports(session, reporter.tell, _gradient_rules(settings), prober.loss),
+        gradients=GradientReports(session, reporter.tell, _gradient_rules(settings), prober),
         links=links,
         failed_epochs=FailedEpochs(settings.failed_epoch_limit),
         profiler=StepProfiler(
