@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch._dynamo.utils import counters
+from torch._functorch import config as functorch_config
 from torch.nn import functional as F
 
 from esper_core.blending import modes
@@ -18,6 +19,7 @@ from esper_core.errors import ConfigurationError
 from esper_runtime import BlendSpec, Host, Site, capture, restore, stages
 from esper_runtime.compiled_block import CompiledBlock
 from esper_runtime.compiling import CompiledBlocks, block_modules
+from esper_runtime.leaks import watch_leaks
 from support.growth import SEED, batch, grow, shake, tiny_host
 
 BACKEND = "eager"
@@ -32,6 +34,7 @@ def fresh_compiler() -> Iterator[None]:
     yield
     torch._dynamo.reset()
     torch._dynamo.config.fail_on_recompile_limit_hit = False
+    functorch_config.donated_buffer = True
 
 
 def compiled(host: Host, told: list[CompiledBlock] | None = None, backend: str = BACKEND) -> CompiledBlocks:
@@ -70,7 +73,7 @@ def test_a_graft_compiles_its_own_block_and_no_other() -> None:
 @pytest.mark.req("TOL-36")
 def test_what_is_frozen_and_thawed_gets_exactly_its_gradients() -> None:
     plain, host = tiny_host(), tiny_host()
-    blocks = compiled(host)
+    blocks = compiled(host, backend="aot_eager")
     for one in (plain, host):
         shake(grow(one))
     blocks.refresh()
@@ -132,6 +135,31 @@ def test_hooks_stay_outside_so_that_watching_compiles_nothing() -> None:
         backward(host)
         hook.remove()
     assert len(seen) == 3 and blocks.graphs == HOST_BLOCKS
+
+
+@pytest.mark.req("KAS-8")
+def test_a_leak_is_measured_through_a_compiled_seed() -> None:
+    class Reaching(nn.Module):
+        def __init__(self, borrowed: nn.Linear) -> None:
+            super().__init__()
+            self.own = nn.Linear(10, 10)
+            self.borrowed = [borrowed]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(self.own(x), self.borrowed[0].weight)
+
+    found = []
+    for backend in ("", "aot_eager"):
+        host = tiny_host()
+        torch.manual_seed(1)
+        host.germinate("hidden", Reaching(host.model.middle), seed_id=SEED)
+        host.set_stage(SEED, stages.TRAINING, isolation=stages.STRAIGHT_THROUGH)
+        if backend:
+            compiled(host, backend=backend)
+        with watch_leaks(host, torch.Generator().manual_seed(4)) as meters:
+            backward(host)
+        found.append(meters[SEED].read())
+    assert found[0] == found[1] and found[0].ratio > 0
 
 
 def test_what_is_measured_compiles_nothing() -> None:

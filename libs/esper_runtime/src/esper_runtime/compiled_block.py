@@ -40,7 +40,7 @@ class CompiledBlock:
     graphs : int
         Graphs compiled so far: one at first, one more for every change of what is frozen.
     compile_s : float
-        Time spent on that, in seconds.
+        Time of the calls that compiled, in seconds.
     problem : str
         Why the block runs uncompiled; empty while it is compiled.
     paused : bool
@@ -68,11 +68,15 @@ class CompiledBlock:
         """Run the block, compiled where that works."""
         if self.problem or self.paused:
             return self._plain(*args, **kwargs)
+        graphs, began = self.graphs, time.perf_counter()
         try:
-            return self._compiled(*args, **kwargs)
+            outputs = self._compiled(*args, **kwargs)
         except _FAILURES as error:
             self.give_way(_reason(error))
             return self._plain(*args, **kwargs)
+        if self.graphs != graphs:
+            self.compile_s += time.perf_counter() - began
+        return outputs
 
     def give_way(self, problem: str) -> None:
         """Run uncompiled from now on, and tell it once."""
@@ -102,10 +106,8 @@ class CompiledBlock:
         return type(self.module).forward.__get__(copy.deepcopy(self.module, memo))
 
     def _compile(self, graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Any:
-        began = time.perf_counter()
         made = self._backend(graph, inputs)
         self.graphs += 1
-        self.compile_s += time.perf_counter() - began
         return made
 
 

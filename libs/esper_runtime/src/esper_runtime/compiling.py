@@ -14,6 +14,7 @@ from typing import Final, cast
 import torch._dynamo
 from torch import nn
 from torch._dynamo.exc import InvalidBackend
+from torch._functorch import config as functorch_config
 
 from esper_core.errors import ConfigurationError
 from esper_runtime.compiled_block import Backend, CompiledBlock
@@ -69,6 +70,8 @@ class CompiledBlocks:
         self._blocks: dict[str, CompiledBlock] = {}
         # Else torch would run a block uncompiled after some recompiles, with a line in the log and nothing more.
         torch._dynamo.config.fail_on_recompile_limit_hit = True
+        # Measuring a leak sends a gradient through a seed's graph a second time, whose buffers must be there still.
+        functorch_config.donated_buffer = False
         self.refresh()
 
     def refresh(self) -> None:

@@ -217,6 +217,12 @@ def _breaker(event: leyline.RunEvent) -> Told:
     return f"{move.breaker}, {before} to {after}: {move.reason}", "", level, (("breaker", move.breaker),)
 
 
+def _speed(event: leyline.RunEvent) -> Told:
+    note = event.speed
+    level = _WARNING if note.what.endswith("_fallback") else _INFO
+    return f"{note.what}: {note.reason}", "", level, (("blocks", " ".join(note.blocks)),)
+
+
 _TELLERS: Final[dict[str, Callable[[leyline.RunEvent], Told]]] = {
     "state": _state,
     "seed": _seed,
@@ -232,6 +238,7 @@ _TELLERS: Final[dict[str, Callable[[leyline.RunEvent], Told]]] = {
     "result": _result,
     "teacher": _teacher,
     "breaker": _breaker,
+    "speed": _speed,
 }
 
 

@@ -55,9 +55,12 @@ class Pulse:
         if not unsettled or not self._now_due:
             yield
             return
-        with watch(session.host, (entry.seed_id for entry in unsettled), self._sampling) as seen:
-            self._seen = seen
+        loss_scale = 1.0 if session.precision is None else session.precision.scale
+        with watch(session.host, (entry.seed_id for entry in unsettled), self._sampling, loss_scale) as seen:
+            self._seen, graphs = seen, session.graphs
             yield
+            if session.graphs != graphs:
+                _forget_latency(seen)
 
     def beat(self) -> None:
         """Send what is due after the step that was watched."""
@@ -88,3 +91,9 @@ class Pulse:
         self._links.to_kasmina.put(
             BoundaryMark(session.counters.step, session.epoch, session.host.generation, epoch_end, final)
         )
+
+
+def _forget_latency(seen: Mapping[str, Observed]) -> None:
+    """Leave out the times of a step that compiled: compiling is no cost of the seed, and a gate bounds those."""
+    for observed in seen.values():
+        observed.latency_ms = None

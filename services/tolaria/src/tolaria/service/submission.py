@@ -24,6 +24,7 @@ from tolaria.training.plan import (
     LR_GROUPS,
     LR_POLICIES,
     OPTIMIZERS,
+    PRECISIONS,
     TEACHER_WEIGHT_LIMIT,
     TEMPERATURE_LIMIT,
 )
@@ -115,6 +116,7 @@ def _numbers(spec: leyline.RunSpec) -> Iterator[Problem]:
 def _words(spec: leyline.RunSpec) -> Iterator[Problem]:
     yield from _choice("spec.on_control_loss", spec.on_control_loss, ("", *CONTROL_LOSS))
     yield from _choice("spec.gradient_aggregation", spec.gradient_aggregation, ("", *AGGREGATIONS))
+    yield from _choice("spec.precision", spec.precision, ("", *PRECISIONS))
     yield from _unless(
         spec.gradient_aggregation != "pcgrad" or spec.gradient_accumulation > 1 or spec.HasField("teacher"),
         "spec.gradient_aggregation",

@@ -12,6 +12,7 @@ from tolaria.training.flops import FlopMeter
 from tolaria.training.learning_rate import LearningRate
 from tolaria.training.optimizer import build_optimizer, host_parameters
 from tolaria.training.plan import RunPlan
+from tolaria.training.precision import open_precision
 from tolaria.training.session import Session
 
 
@@ -21,7 +22,8 @@ def open_session(plan: RunPlan, task: Task) -> Session:
     Raises
     ------
     ValidationError
-        If the plan names a site, batch size or model parameter that the task doesn't have.
+        If the plan names a site, batch size or model parameter that the task doesn't have, or a precision in which
+        the device does not compute.
     ConfigurationError
         If the device isn't there.
     """
@@ -46,6 +48,7 @@ def open_session(plan: RunPlan, task: Task) -> Session:
         sampler=sampler,
         meter=FlopMeter(task, sample, plan.gradient_accumulation),
         device=device,
+        precision=open_precision(plan.precision, device),
     )
     session.counters.parameters_initial = host.parameter_count()
     return session

@@ -18,6 +18,7 @@ AFTER_PERIOD: Final = ("hold", "restart")
 LR_GROUPS: Final = ("host", "seeds")
 SEED_FACTOR: Final = 0.5
 AGGREGATIONS: Final = ("sum", "pcgrad")
+PRECISIONS: Final = ("float32", "bfloat16", "float16")
 GROWTH_POLICIES: Final = ("none", "schedule", "heuristic", "learned")
 TEACHER_WEIGHT_LIMIT: Final = 100.0
 TEMPERATURE_LIMIT: Final = 100.0
@@ -121,3 +122,5 @@ class RunPlan:
     gradient_accumulation: int = 1
     gradient_aggregation: str = "sum"
     teacher: TeacherPlan | None = None
+    compile: bool = False
+    precision: str = "float32"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from esper_core.logs import get_logger
 from esper_runtime import stages
@@ -14,14 +17,21 @@ from esper_runtime.graft import Graft
 from esper_runtime.host import Host
 from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.topology import GraftRecord
-from esper_tasks import Batch, EpochSampler, Task, TaskData
+from esper_tasks import Batch, EpochSampler, Task, TaskData, widened
 from tolaria.aggregation.pool import GradientPool
 from tolaria.growth.book import SeedBook
 from tolaria.training.budget import Spent
+from tolaria.training.feeding import PrefetchedBatches
 from tolaria.training.flops import FlopMeter, StepCost
 from tolaria.training.learning_rate import LearningRate
 from tolaria.training.plan import RunPlan
+from tolaria.training.precision import Precision
 from tolaria.training.statistics import LossStatistics
+
+if TYPE_CHECKING:
+    # Loading torch's compiler takes a second, which only runs that compile shall pay.
+    from esper_runtime.compiling import CompiledBlocks
+    from tolaria.training.graphs import CapturedModel
 
 _log = get_logger("training")
 
@@ -61,7 +71,7 @@ class Session:
     host: Host
     optimizer: torch.optim.Optimizer
     learning_rate: LearningRate
-    sampler: EpochSampler
+    sampler: EpochSampler | PrefetchedBatches
     meter: FlopMeter
     device: torch.device
     statistics: LossStatistics = field(default_factory=LossStatistics)
@@ -69,6 +79,9 @@ class Session:
     book: SeedBook = field(default_factory=SeedBook)
     isolation: IsolationGuard = field(default_factory=IsolationGuard)
     distillation: Distillation | None = None
+    precision: Precision | None = None
+    compiled: CompiledBlocks | None = None
+    captured: CapturedModel | None = None
     _cost: StepCost | None = None
     _last_cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
@@ -143,6 +156,37 @@ class Session:
         self._shadowed = None
         self._gradients = None
         self._buffered = None
+        if self.compiled is not None:
+            self.compiled.refresh()
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Run the model in the run's precision; what comes out is in float32 again, for the losses."""
+        if self.captured is not None and not self.book.unsettled():
+            return self.captured.outputs(inputs)
+        if self.precision is None:
+            return self.host.model(inputs)  # type: ignore[no-any-return]
+        with self.precision.autocast():
+            outputs = self.host.model(inputs)
+        return widened(outputs)
+
+    def compiles(self, seed_id: str) -> bool | None:
+        """Say whether a seed runs compiled, or None where it has nothing compiled."""
+        return None if self.compiled is None else self.compiled.compiles(seed_id)
+
+    @property
+    def graphs(self) -> int:
+        """Graphs compiled so far by the blocks that there are now."""
+        return 0 if self.compiled is None else sum(self.compiled.graphs.values())
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Run what is measured and not trained on: in the same precision, and uncompiled."""
+        with ExitStack() as around:
+            if self.precision is not None:
+                around.enter_context(self.precision.autocast())
+            if self.compiled is not None:
+                around.enter_context(self.compiled.paused())
+            yield
 
     @property
     def fraction(self) -> float:
@@ -184,6 +228,12 @@ class Session:
         return self._last_cost
 
     def _measured(self) -> StepCost:
+        if self.compiled is None:
+            return self._counted()
+        with self.compiled.paused():
+            return self._counted()
+
+    def _counted(self) -> StepCost:
         key, teacher = topology_key(self.host), self.asked_teacher
         # Where the teacher's loss meets the host's, each has a backward pass, and in shadow a pass of its own.
         times = 2 if teacher is not None and self.losses_apart > 1 else 1

@@ -26,7 +26,7 @@ from esper_tasks import Batch, mean_loss
 from tolaria.training.optimizer import forget_gradients, gradient_norm
 from tolaria.training.session import Session
 
-Problem = Literal["", "non_finite_loss", "non_finite_gradient", "loss_explosion"]
+Problem = Literal["", "non_finite_loss", "non_finite_gradient", "loss_explosion", "overflow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class StepResult:
     distillation_loss : float or None
         Mean distillation loss of the batch times its weight; None where no teacher was asked.
     problem : str
-        Empty when the update was made, else why it wasn't.
+        Empty when the update was made, else why it wasn't; after "overflow" the same batch is to come again.
     """
 
     step: int
@@ -85,6 +85,8 @@ def training_step(session: Session, explosion_factor: float) -> StepResult:
     problem = _diagnose(session, losses, norm, explosion_factor)
     if not problem:
         _update(session, losses.task, norm)
+    elif session.precision is not None:
+        problem = _settled(session, problem)
     return StepResult(
         step=session.counters.step,
         loss=losses.task,
@@ -123,13 +125,13 @@ def _part_backward(session: Session, part: Batch, share: float, index: int | Non
     teacher = session.asked_teacher
     answer = None if teacher is None else teacher.answer(part.inputs)
     losses = _forward(session, part, answer)
-    goals = _goals(losses, share, apart=index is not None)
+    goals = _goals(session, losses, share, apart=index is not None)
     for number, goal in enumerate(goals):
         goal.backward(retain_graph=number + 1 < len(goals))  # type: ignore[no-untyped-call]
         for seed_id in session.shadowed:
             # A seed in shadow gets its gradient; nothing else gets any from this pass.
             with session.host.shadow(seed_id):
-                beside = _goals(_forward(session, part, answer), share, apart=index is not None)
+                beside = _goals(session, _forward(session, part, answer), share, apart=index is not None)
                 beside[number].backward()  # type: ignore[no-untyped-call]
         if index is not None:
             session.gradients.take(index * len(goals) + number)
@@ -139,7 +141,7 @@ def _part_backward(session: Session, part: Batch, share: float, index: int | Non
 
 def _forward(session: Session, part: Batch, answer: Any) -> list[Tensor]:
     """Return the losses of a pass: the task's, and the distillation loss where a teacher has answered."""
-    outputs = session.host.model(part.inputs)
+    outputs = session.outputs(part.inputs)
     losses = [mean_loss(session.task, outputs, part.targets)]
     if not losses[0].requires_grad:
         raise UnreachedSeedError(
@@ -150,13 +152,16 @@ def _forward(session: Session, part: Batch, answer: Any) -> list[Tensor]:
     return losses
 
 
-def _goals(losses: list[Tensor], share: float, *, apart: bool) -> list[Tensor]:
+def _goals(session: Session, losses: list[Tensor], share: float, *, apart: bool) -> list[Tensor]:
     goals = losses if apart or len(losses) == 1 else [losses[0] + losses[1]]
-    return goals if share == 1.0 else [goal * share for goal in goals]
+    goals = goals if share == 1.0 else [goal * share for goal in goals]
+    return goals if session.precision is None else [session.precision.scaled(goal) for goal in goals]
 
 
 def _norm(session: Session) -> float:
     groups = session.optimizer.param_groups
+    if session.precision is not None:
+        session.precision.unscale(session.optimizer)
     return gradient_norm(parameter for group in groups for parameter in group["params"]) or 0.0
 
 
@@ -171,9 +176,20 @@ def _diagnose(session: Session, losses: _Losses, norm: float, explosion_factor: 
     return ""
 
 
+def _settled(session: Session, problem: Problem) -> Problem:
+    """Blame the loss scale for gradients that are not finite, while it can be lowered; the FLOPs are spent."""
+    assert session.precision is not None
+    if not session.precision.overflowed() or problem != "non_finite_gradient":
+        return problem
+    session.counters.flops += session.cost.step
+    return "overflow"
+
+
 def _update(session: Session, loss: float, norm: float) -> None:
     cost = session.cost.step
     session.optimizer.step()
+    if session.precision is not None:
+        session.precision.settle()
     session.statistics.observe(loss, norm)
     session.counters.step += 1
     session.counters.flops += cost

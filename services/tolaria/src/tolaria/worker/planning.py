@@ -69,6 +69,8 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         gradient_accumulation=_parts(spec.gradient_accumulation or 1, batch_size),
         gradient_aggregation=_aggregation(spec),
         teacher=_teacher(spec.teacher) if spec.HasField("teacher") else None,
+        compile=spec.compile,
+        precision=spec.precision or "float32",
     )
 
 

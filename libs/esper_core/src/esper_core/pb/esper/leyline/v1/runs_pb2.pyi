@@ -297,6 +297,8 @@ class RunSpec(_message.Message):
     GRADIENT_ACCUMULATION_FIELD_NUMBER: _builtins.int
     GRADIENT_AGGREGATION_FIELD_NUMBER: _builtins.int
     TEACHER_FIELD_NUMBER: _builtins.int
+    COMPILE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     task: _builtins.str
@@ -336,6 +338,12 @@ class RunSpec(_message.Message):
     gradient_aggregation: _builtins.str
     """How the gradients of the parts meet: "sum", or "pcgrad", which takes from each what goes against another and holds
     the gradients of all parts at once; empty means "sum". A teacher's loss is a part of its own there.
+    """
+    compile: _builtins.bool
+    """Compile the model block by block; a block that cannot be compiled runs as it is."""
+    precision: _builtins.str
+    """What the forward pass computes in: "float32", "bfloat16" or "float16"; weights stay in float32; empty means
+    "float32".
     """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskParameter]:
@@ -383,10 +391,12 @@ class RunSpec(_message.Message):
         gradient_accumulation: _builtins.int = ...,
         gradient_aggregation: _builtins.str = ...,
         teacher: Global___TeacherSpec | None = ...,
+        compile: _builtins.bool = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth", "learning_rate", b"learning_rate", "optimizer", b"optimizer", "teacher", b"teacher"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "teacher", b"teacher", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "compile", b"compile", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "precision", b"precision", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "teacher", b"teacher", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -939,6 +949,7 @@ class RunEvent(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     TEACHER_FIELD_NUMBER: _builtins.int
     BREAKER_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     event_id: _builtins.str
@@ -1015,6 +1026,10 @@ class RunEvent(_message.Message):
     def breaker(self) -> Global___BreakerMove:
         """BREAKER."""
 
+    @_builtins.property
+    def speed(self) -> Global___SpeedNote:
+        """SPEED."""
+
     def __init__(
         self,
         *,
@@ -1040,16 +1055,57 @@ class RunEvent(_message.Message):
         result: Global___RunResult | None = ...,
         teacher: Global___TeacherChange | None = ...,
         breaker: Global___BreakerMove | None = ...,
+        speed: Global___SpeedNote | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "state", b"state", "teacher", b"teacher", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "speed", b"speed", "state", b"state", "teacher", b"teacher", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "state", b"state", "teacher", b"teacher", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "speed", b"speed", "state", b"state", "teacher", b"teacher", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result", "teacher", "breaker"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result", "teacher", "breaker", "speed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
+
+@_typing.final
+class SpeedNote(_message.Message):
+    """What a faster way of training did, or that it gave way to the plain one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GRAPHS_FIELD_NUMBER: _builtins.int
+    COMPILE_MS_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """"compiled", "compile_fallback", "graph_fallback" or "overflow"."""
+    reason: _builtins.str
+    """A sentence."""
+    graphs: _builtins.int
+    """Graphs compiled."""
+    compile_ms: _builtins.float
+    """How long that took."""
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Blocks concerned: module paths in the bare model, and `seed:<seed_id>`."""
+
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        blocks: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        graphs: _builtins.int = ...,
+        compile_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "compile_ms", b"compile_ms", "graphs", b"graphs", "reason", b"reason", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpeedNote: _TypeAlias = SpeedNote  # noqa: Y015
 
 @_typing.final
 class EmergencyNote(_message.Message):
