@@ -20,6 +20,11 @@ def test_a_batch_may_go_through_in_parts() -> None:
     assert run_spec(RunOptions("letter", batch_size=64, gradient_accumulation=4)).gradient_accumulation == 4
 
 
+def test_a_run_may_be_compiled_and_computed_in_less_precision() -> None:
+    spec = run_spec(RunOptions("letter", compile=True, precision="bfloat16"))
+    assert spec.compile and spec.precision == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("text", "field", "value"),
     [("width=24", "integer", 24), ("lr=1e-3", "real", 1e-3), ("size=big", "text", "big"), ("tied=true", "flag", True)],

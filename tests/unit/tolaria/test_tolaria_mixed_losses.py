@@ -1,7 +1,8 @@
-"""A teacher, projection, scales and parts of a batch in one run: each does what it does alone."""
+"""A teacher, projection, scales, parts, half precision and compiling in one run: each does what it does alone."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from esper_core import leyline
@@ -18,13 +20,15 @@ from esper_tasks.letter import LetterTask
 from support.teaching import ended_run, taught_by
 from support.tolaria_grown import SEED, gradients_of, grown_run, same
 from support.tolaria_runs import SmallRun, letter_spec
-from tolaria.aggregation.pool import Met
+from tolaria.aggregation.pool import GradientPool, Met
 from tolaria.service.submission import check_spec
+from tolaria.training.compilation import compile_blocks
 from tolaria.training.step import training_step
 from tolaria.worker.planning import resolve_plan
 from tolaria.worker.start import begin_teaching
 
 BLENDING = leyline.SEED_STAGE_BLENDING
+SIDE_BY_SIDE: dict[str, object] = {"gradient_aggregation": "pcgrad"}
 BY_SEED: dict[str, object] = {"gradient_aggregation": "pcgrad", "pcgrad_losses": "seed"}
 
 
@@ -102,6 +106,67 @@ def test_a_scale_reaches_what_a_seed_learns_from_a_teacher_over_all_parts(
         assert same(gradients_of(plain, seed=False), gradients_of(other, seed=False))
         torch.testing.assert_close(flat(plain), flat(whole), rtol=1e-4, atol=1e-6)
         assert results[0].distillation_loss == pytest.approx(results[2].distillation_loss, rel=1e-5)
+
+
+MEETING: list[dict[str, object]] = [{}, {**SIDE_BY_SIDE, "gradient_accumulation": 2}, BY_SEED]
+
+
+@pytest.mark.req("KAS-18", "TOL-30")
+@pytest.mark.parametrize("meeting", MEETING)
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_in_half_precision_losses_meet_as_in_whole(
+    precision: str, meeting: dict[str, object], source: Path, tmp_path: Path
+) -> None:
+    scales = [leyline.GradientScale(scale=0.5)]
+    with (
+        taught(tmp_path / "whole", source, **meeting, gradient_scales=scales) as whole,
+        taught(tmp_path / "half", source, **meeting, gradient_scales=scales, precision=precision) as half,
+        taught(tmp_path / "unscaled", source, **meeting, precision=precision) as unscaled,
+    ):
+        expected, found, other = [training_step(run.session, 1e9) for run in (whole, half, unscaled)]
+        assert found.problem == "" and found.loss == other.loss
+        assert found.loss == pytest.approx(expected.loss, rel=1e-2)
+        assert found.distillation_loss == pytest.approx(expected.distillation_loss, rel=2e-2)
+        assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=3e-2)
+        assert flat(half).dtype is torch.float32
+        torch.testing.assert_close(flat(half), flat(whole), rtol=0.1, atol=0.1 * float(flat(whole).abs().max()))
+        assert same(gradients_of(unscaled, seed=True), gradients_of(half, seed=True), 0.5)
+        assert same(gradients_of(unscaled, seed=False), gradients_of(half, seed=False))
+
+
+@pytest.mark.req("TOL-30")
+@pytest.mark.parametrize("mean", [False, True])
+def test_projecting_and_taking_off_a_loss_scale_may_change_places_to_the_bit(mean: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(3, 40, generator=generator)
+    found = []
+    for scale in (1.0, 2.0**16):
+        parameter = nn.Parameter(torch.zeros(40))
+        pool = GradientPool({"host": [parameter]}, 3, mean=mean)
+        for row, gradient in enumerate(rows):
+            parameter.grad = gradient * scale
+            pool.take(row)
+        assert pool.give(random.Random(0))["host"].conflicts > 0
+        assert parameter.grad is not None
+        found.append(parameter.grad / scale)
+    assert torch.equal(*found)
+
+
+@pytest.mark.req("TOL-30", "TOL-36")
+def test_a_compiled_run_leaves_a_contested_seed_out_as_a_plain_one_does(source: Path, tmp_path: Path) -> None:
+    given = {**BY_SEED, "max_steps": 12}
+    with taught(tmp_path / "plain", source, **given) as plain, taught(tmp_path / "other", source, **given) as other:
+        blocks = other.session.compiled = compile_blocks(other.session, "eager", lambda note: None)
+        results = [[training_step(run.session, 1e9) for _ in range(2)] for run in (plain, other)]
+        assert [one.met for one in results[0]] == [one.met for one in results[1]] and results[0][0].met
+        assert [one.loss for one in results[0]] == [one.loss for one in results[1]]
+        for of_seed in (True, False):
+            assert same(gradients_of(plain, seed=of_seed), gradients_of(other, seed=of_seed))
+        assert plain.session.cost == other.session.cost and sum(blocks.graphs.values()) > 0 and not blocks.problems
+        blocks.release()
+    torch._dynamo.reset()
+    torch._dynamo.config.fail_on_recompile_limit_hit = False
+    functorch_config.donated_buffer = True
 
 
 @pytest.mark.req("TOL-30")

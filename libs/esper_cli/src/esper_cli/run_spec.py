@@ -64,6 +64,10 @@ class RunOptions:
         "continue" or "halt".
     teacher : TeacherSpec or None
         Model to learn from besides the targets.
+    compile : bool
+        Whether the model is compiled block by block.
+    precision : str
+        What the forward pass computes in; empty means float32.
     """
 
     task: str
@@ -93,6 +97,8 @@ class RunOptions:
     start_from: str = ""
     on_control_loss: str = ""
     teacher: leyline.TeacherSpec | None = None
+    compile: bool = False
+    precision: str = ""
 
 
 def run_spec(options: RunOptions) -> leyline.RunSpec:
@@ -124,6 +130,8 @@ def run_spec(options: RunOptions) -> leyline.RunSpec:
         start_from=options.start_from,
         on_control_loss=options.on_control_loss,
         teacher=options.teacher,
+        compile=options.compile,
+        precision=options.precision,
         growth=leyline.GrowthSpec(
             policy=options.policy,
             sites=options.sites,

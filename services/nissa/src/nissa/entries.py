@@ -223,6 +223,12 @@ def _breaker(event: leyline.RunEvent) -> Told:
     return f"{move.breaker}, {before} to {after}: {move.reason}", "", level, (("breaker", move.breaker),)
 
 
+def _speed(event: leyline.RunEvent) -> Told:
+    note = event.speed
+    level = _WARNING if note.what.endswith("_fallback") else _INFO
+    return f"{note.what}: {note.reason}", "", level, (("blocks", " ".join(note.blocks)),)
+
+
 _TELLERS: Final[dict[str, Callable[[leyline.RunEvent], Told]]] = {
     "state": _state,
     "seed": _seed,
@@ -239,6 +245,7 @@ _TELLERS: Final[dict[str, Callable[[leyline.RunEvent], Told]]] = {
     "teacher": _teacher,
     "breaker": _breaker,
     "gradients": _gradients,
+    "speed": _speed,
 }
 
 

@@ -77,6 +77,15 @@ class WorkerSettings(PeerSettings):
         default=30.0, ge=0, description="Quiet time before the level of an emergency can be lowered."
     )
 
+    compile_backend: str = Field(
+        default="inductor", description="Compiler of torch's that runs use which ask for compiling."
+    )
+
+    prefetch: bool = Field(default=False, description="Send the next batch to the device while the present one trains.")
+    cuda_graphs: bool = Field(
+        default=False, description="Replay captured CUDA graphs while no seed is unsettled; on a CUDA device only."
+    )
+
     profile_from_step: int = Field(
         default=0, ge=0, description="First step that is profiled; 0 for none. Needs TOLARIA_PROFILE_DIR."
     )

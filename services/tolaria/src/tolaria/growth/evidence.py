@@ -107,6 +107,7 @@ class EvidenceCollector:
             measured_at=to_timestamp(self._clock.wall()),
             steps_remaining=max(0, session.total_steps - session.counters.step),
             host_layers_present=self._present(),
+            compiled=session.compiles(entry.seed_id),
         )
         self._add_blend(message, record.seed_id)
         if fresh is not None:

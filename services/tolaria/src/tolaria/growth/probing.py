@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from esper_runtime.counterfactual import probe
 from esper_runtime.improvement import CurvePoint
 from esper_runtime.undisturbed import undisturbed
-from esper_tasks import Batch
+from esper_tasks import Batch, widened
 from tolaria.growth.book import Contribution
 from tolaria.training.session import Session
 
@@ -32,7 +32,8 @@ class Prober:
     def contribution(self, seed_id: str) -> Contribution:
         """Measure one seed with and without; costs two forward passes, which are added to the spent FLOPs."""
         session = self._session
-        found = probe(session.host, seed_id, [self._batch], self._losses)
+        with session.measuring():
+            found = probe(session.host, seed_id, [self._batch], self._losses)
         session.counters.flops += 2 * self._pass_flops
         return Contribution(
             step=session.counters.step,
@@ -47,7 +48,7 @@ class Prober:
     def point(self) -> CurvePoint:
         """Measure the held-out loss of the model as it is, as part of a validation pass; not counted as training."""
         model = self._session.host.model
-        with torch.no_grad(), undisturbed(model):
+        with torch.no_grad(), undisturbed(model), self._session.measuring():
             loss = float(self._losses(model, self._batch).double().mean())
         return CurvePoint(self._session.counters.step, loss)
 
@@ -67,4 +68,4 @@ class Prober:
         return self._session.cost.inference_per_example * len(self._batch)
 
     def _losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self._session.task.loss(model(batch.inputs), batch.targets)
+        return self._session.task.loss(widened(model(batch.inputs)), batch.targets)

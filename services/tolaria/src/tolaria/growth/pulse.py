@@ -75,9 +75,12 @@ class Pulse:
     def _watched(self) -> Iterator[None]:
         session = self._session
         seed_ids = [entry.seed_id for entry in session.book.unsettled()]
-        with watch(session.host, seed_ids, self._sampling) as seen:
-            self._seen = seen
+        loss_scale = 1.0 if session.precision is None else session.precision.scale
+        with watch(session.host, seed_ids, self._sampling, loss_scale) as seen:
+            self._seen, graphs = seen, session.graphs
             yield
+            if session.graphs != graphs:
+                _forget_latency(seen)
 
     def _due(self, step: int) -> bool:
         if step % self._session.sampler.batches_per_epoch == 0:
@@ -93,3 +96,9 @@ class Pulse:
         self._links.to_kasmina.put(
             BoundaryMark(session.counters.step, session.epoch, session.host.generation, epoch_end, final)
         )
+
+
+def _forget_latency(seen: Mapping[str, Observed]) -> None:
+    """Leave out the times of a step that compiled: compiling is no cost of the seed, and a gate bounds those."""
+    for observed in seen.values():
+        observed.latency_ms = None

@@ -34,6 +34,7 @@ _FIELDS: Final[dict[type[Message], tuple[str, int]]] = {
     leyline.TeacherChange: ("teacher", leyline.RUN_EVENT_KIND_TEACHER),
     leyline.BreakerMove: ("breaker", leyline.RUN_EVENT_KIND_BREAKER),
     leyline.GradientReport: ("gradients", leyline.RUN_EVENT_KIND_GRADIENTS),
+    leyline.SpeedNote: ("speed", leyline.RUN_EVENT_KIND_SPEED),
 }
 
 

@@ -151,6 +151,19 @@ def _breaker(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     emitter.breaker_moved(Transition(move.breaker, move.from_state, move.to_state, move.reason, at))
 
 
+def _speed(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    note, run_id = event.speed, event.training_run_id
+    if note.what == "compiled":
+        emitter.count("tolaria.compile.graphs_total", note.graphs, run_id=run_id)
+        emitter.observe("tolaria.compile.latency_ms", note.compile_ms, run_id=run_id)
+    elif note.what == "overflow":
+        emitter.count("tolaria.amp.overflows_total", run_id=run_id)
+    else:
+        name = "tolaria.compile.fallbacks_total" if note.what == "compile_fallback" else "tolaria.graph_fallback_total"
+        emitter.count(name, run_id=run_id)
+        emitter.event(note.what, leyline.TELEMETRY_LEVEL_WARNING, note.reason, run_id=run_id)
+
+
 _RECORDERS: Final[Mapping[int, Callable[[TelemetryEmitter, leyline.RunEvent], None]]] = {
     leyline.RUN_EVENT_KIND_PROGRESS: _progress,
     leyline.RUN_EVENT_KIND_VALIDATION: _validation,
@@ -163,4 +176,5 @@ _RECORDERS: Final[Mapping[int, Callable[[TelemetryEmitter, leyline.RunEvent], No
     leyline.RUN_EVENT_KIND_SEED_STAGE: _seed,
     leyline.RUN_EVENT_KIND_BREAKER: _breaker,
     leyline.RUN_EVENT_KIND_GRADIENTS: _gradients,
+    leyline.RUN_EVENT_KIND_SPEED: _speed,
 }

@@ -24,6 +24,7 @@ from tolaria.training.plan import (
     LR_GROUPS,
     LR_POLICIES,
     OPTIMIZERS,
+    PRECISIONS,
     TEACHER_WEIGHT_LIMIT,
     TEMPERATURE_LIMIT,
 )
@@ -117,6 +118,7 @@ def _numbers(spec: leyline.RunSpec) -> Iterator[Problem]:
 
 def _words(spec: leyline.RunSpec) -> Iterator[Problem]:
     yield from _choice("spec.on_control_loss", spec.on_control_loss, ("", *CONTROL_LOSS))
+    yield from _choice("spec.precision", spec.precision, ("", *PRECISIONS))
     yield from _unless(
         spec.device in ("", "cpu", "cuda") or (spec.device.startswith("cuda:") and spec.device[5:].isdigit()),
         "spec.device",

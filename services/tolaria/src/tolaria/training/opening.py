@@ -14,6 +14,7 @@ from tolaria.training.flops import FlopMeter
 from tolaria.training.learning_rate import LearningRate
 from tolaria.training.optimizer import build_optimizer, host_parameters
 from tolaria.training.plan import RunPlan
+from tolaria.training.precision import open_precision
 from tolaria.training.session import Session
 
 
@@ -23,8 +24,8 @@ def open_session(plan: RunPlan, task: Task) -> Session:
     Raises
     ------
     ValidationError
-        If the plan names a site, batch size or model parameter that the task doesn't have, or the task's loss is not
-        one per example.
+        If the plan names a site, batch size or model parameter that the task doesn't have, or a precision in which
+        the device does not compute, or the task's loss is not one per example.
     ConfigurationError
         If the device isn't there.
     """
@@ -50,6 +51,7 @@ def open_session(plan: RunPlan, task: Task) -> Session:
         sampler=sampler,
         meter=FlopMeter(task, sample, plan.gradient_accumulation),
         device=device,
+        precision=open_precision(plan.precision, device),
     )
     session.counters.parameters_initial = host.parameter_count()
     return session

@@ -7,12 +7,14 @@ from the teacher's, which adds to the first. Where gradients are projected, loss
     side by side       every loss of every part, the teacher's too, has a row of its own
     with and without   the batch as the model is, and the batch without each contested seed; the teacher's loss is part
                        of every pass
+
+Gradients are projected before a loss scale is taken off them: it is a power of two, so that nothing differs by a bit.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -30,6 +32,8 @@ _NOT_LOOKED_AT: Final[Mapping[str, Met]] = MappingProxyType({})
 Passed: TypeAlias = tuple[float, float | None, Mapping[str, Met]]
 """Mean loss of the batch; that of the teacher, None where none was asked; how several losses met, by owner."""
 
+_Run: TypeAlias = Callable[[Tensor], Tensor]
+
 Asked: TypeAlias = tuple[Batch, Any]
 """A part of a batch and the teacher's answer to it, None where no teacher takes part."""
 
@@ -43,7 +47,7 @@ def make_passes(session: Session, batch: Batch) -> Passed:
         If a loss depends on nothing that learns.
     """
     if session.plain:
-        return float(_part_backward(session, batch, 1.0, None)), None, _NOT_LOOKED_AT
+        return float(_part_backward(session, session.host.model, batch, 1.0, None)), None, _NOT_LOOKED_AT
     if session.contested:
         losses = _with_and_without(session, list(_asked(session, batch)))
     elif session.losses_apart > 1:
@@ -57,7 +61,7 @@ def make_passes(session: Session, batch: Batch) -> Passed:
 
 def _one_after_the_other(session: Session, parts: Iterator[Asked] | Sequence[Asked]) -> list[Tensor]:
     share = 1.0 / session.plan.gradient_accumulation
-    return [_part_backward(session, part, share, answer) for part, answer in parts]
+    return [_part_backward(session, session.outputs, part, share, answer) for part, answer in parts]
 
 
 def _side_by_side(session: Session, parts: Iterator[Asked]) -> list[Tensor]:
@@ -72,7 +76,7 @@ def _with_and_without(session: Session, parts: Sequence[Asked]) -> list[Tensor]:
     for row, seed_id in enumerate(session.contested, 1):
         with left_out(session.host, seed_id):
             for part, answer in parts:
-                _backward(session, part, 1.0 / len(parts), answer)
+                _backward(session, session.outputs, part, 1.0 / len(parts), answer)
         session.gradients.take(row)
     return losses
 
@@ -83,28 +87,36 @@ def _asked(session: Session, batch: Batch) -> Iterator[Asked]:
         yield Batch(inputs, targets), None if teacher is None else teacher.answer(inputs)
 
 
-def _part_backward(session: Session, part: Batch, share: float, answer: Any) -> Tensor:
+def _part_backward(session: Session, run: _Run, part: Batch, share: float, answer: Any) -> Tensor:
     """Add the gradients of a part, and return its losses: the task's alone, or followed by the teacher's."""
-    losses = _backward(session, part, share, answer)
+    losses = _backward(session, run, part, share, answer)
     for seed_id in session.shadowed:
         # A seed in shadow gets its gradient; nothing else gets any from this pass.
         with session.host.shadow(seed_id):
-            _backward(session, part, share, answer)
+            _backward(session, run, part, share, answer)
     return losses
 
 
-def _backward(session: Session, part: Batch, share: float, answer: Any) -> Tensor:
-    outputs = session.host.model(part.inputs)
+def _backward(session: Session, run: _Run, part: Batch, share: float, answer: Any) -> Tensor:
+    outputs = run(part.inputs)
     loss: Tensor = mean_loss(session.task, outputs, part.targets)
     if not loss.requires_grad:
         raise _unreached()
     if answer is None:
-        (loss if share == 1.0 else loss * share).backward()  # type: ignore[no-untyped-call]
+        if share == 1.0 and session.precision is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            _send_back(session, loss, share)
         return loss.detach()
     taught = _taught(session, outputs, answer)
-    whole = loss + taught
-    (whole if share == 1.0 else whole * share).backward()  # type: ignore[no-untyped-call]
+    _send_back(session, loss + taught, share)
     return torch.stack([loss.detach(), taught.detach()])
+
+
+def _send_back(session: Session, loss: Tensor, share: float, *, again: bool = False) -> None:
+    part = loss if share == 1.0 else loss * share
+    scaled = part if session.precision is None else session.precision.scaled(part)
+    scaled.backward(retain_graph=again)  # type: ignore[no-untyped-call]
 
 
 def _part_apart(session: Session, part: Batch, answer: Any, row: int) -> Tensor:
@@ -113,16 +125,16 @@ def _part_apart(session: Session, part: Batch, answer: Any, row: int) -> Tensor:
     share = 1.0 / session.plan.gradient_accumulation
     for number, loss in enumerate(losses):
         # The teacher's loss goes back through the same graph.
-        (loss * share).backward(retain_graph=number + 1 < len(losses))  # type: ignore[no-untyped-call]
+        _send_back(session, loss, share, again=number + 1 < len(losses))
         for seed_id in session.shadowed:
             with session.host.shadow(seed_id):
-                (_losses(session, part, answer)[number] * share).backward()  # type: ignore[no-untyped-call]
+                _send_back(session, _losses(session, part, answer)[number], share)
         session.gradients.take(row + number)
     return torch.stack([loss.detach() for loss in losses])
 
 
 def _losses(session: Session, part: Batch, answer: Any) -> list[Tensor]:
-    outputs = session.host.model(part.inputs)
+    outputs = session.outputs(part.inputs)
     loss: Tensor = mean_loss(session.task, outputs, part.targets)
     if not loss.requires_grad:
         raise _unreached()

@@ -20,6 +20,7 @@ SEED_FACTOR: Final = 0.5
 AGGREGATIONS: Final = ("sum", "pcgrad")
 ATTRIBUTIONS: Final = ("approx", "probe")
 PCGRAD_LOSSES: Final = ("microbatch", "seed")
+PRECISIONS: Final = ("float32", "bfloat16", "float16")
 GROWTH_POLICIES: Final = ("none", "schedule", "heuristic", "learned")
 TEACHER_WEIGHT_LIMIT: Final = 100.0
 TEMPERATURE_LIMIT: Final = 100.0
@@ -145,3 +146,5 @@ class RunPlan:
     pcgrad_losses: str = "microbatch"
     gradient_scales: tuple[GradientScale, ...] = ()
     attribution: str = ""
+    compile: bool = False
+    precision: str = "float32"

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Final
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from esper_core.logs import get_logger
 from esper_runtime import stages
-from esper_runtime.counterfactual import left_out
 from esper_runtime.distillation import Distillation
 from esper_runtime.graft import Graft
 from esper_runtime.host import Host
 from esper_runtime.isolation_guard import IsolationGuard
 from esper_runtime.topology import GraftRecord
-from esper_tasks import Batch, EpochSampler, Task, TaskData
+from esper_tasks import Batch, EpochSampler, Task, TaskData, widened
 from tolaria.aggregation.attribution import FirstOrder
 from tolaria.aggregation.pool import GradientPool
 from tolaria.growth.book import SeedBook
 from tolaria.training.budget import Spent
+from tolaria.training.costs import step_cost
+from tolaria.training.feeding import PrefetchedBatches
 from tolaria.training.flops import FlopMeter, StepCost
 from tolaria.training.learning_rate import LearningRate
 from tolaria.training.optimizer import group_name
 from tolaria.training.plan import RunPlan
+from tolaria.training.precision import Precision
 from tolaria.training.scales import scale_of
 from tolaria.training.statistics import LossStatistics
+
+if TYPE_CHECKING:
+    # Loading torch's compiler takes a second, which only runs that compile shall pay.
+    from esper_runtime.compiling import CompiledBlocks
+    from tolaria.training.graphs import CapturedModel
 
 _log = get_logger("training")
 _BLENDED: Final = frozenset({stages.BLENDING, stages.SHADOWING, stages.PROBATIONARY})
@@ -76,7 +85,7 @@ class Session:
     host: Host
     optimizer: torch.optim.Optimizer
     learning_rate: LearningRate
-    sampler: EpochSampler
+    sampler: EpochSampler | PrefetchedBatches
     meter: FlopMeter
     device: torch.device
     statistics: LossStatistics = field(default_factory=LossStatistics)
@@ -85,6 +94,9 @@ class Session:
     isolation: IsolationGuard = field(default_factory=IsolationGuard)
     distillation: Distillation | None = None
     first_order: FirstOrder | None = None
+    precision: Precision | None = None
+    compiled: CompiledBlocks | None = None
+    captured: CapturedModel | None = None
     _cost: StepCost | None = None
     _last_cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
@@ -151,9 +163,10 @@ class Session:
 
     @property
     def plain(self) -> bool:
-        """Whether a step takes its batch as a whole and has one loss; asked once per step, as it nearly always is."""
+        """Whether a step takes its batch as a whole through the model as it is, for one loss; nearly always true."""
         if self._plain is None:
-            self._plain = self.plan.gradient_accumulation == 1 and self.asked_teacher is None and not self.contested
+            whole = self.plan.gradient_accumulation == 1 and self.precision is None and self.captured is None
+            self._plain = whole and self.asked_teacher is None and not self.contested
         return self._plain
 
     def _projects(self, losses: str) -> bool:
@@ -202,6 +215,37 @@ class Session:
         self._buffered = None
         self._scaled = None
         self._plain = None
+        if self.compiled is not None:
+            self.compiled.refresh()
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Run the model in the run's precision; what comes out is in float32 again, for the losses."""
+        if self.captured is not None and not self.book.unsettled():
+            return self.captured.outputs(inputs)
+        if self.precision is None:
+            return self.host.model(inputs)  # type: ignore[no-any-return]
+        with self.precision.autocast():
+            outputs = self.host.model(inputs)
+        return widened(outputs)
+
+    def compiles(self, seed_id: str) -> bool | None:
+        """Say whether a seed runs compiled, or None where it has nothing compiled."""
+        return None if self.compiled is None else self.compiled.compiles(seed_id)
+
+    @property
+    def graphs(self) -> int:
+        """Graphs compiled so far by the blocks that there are now."""
+        return 0 if self.compiled is None else sum(self.compiled.graphs.values())
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Run what is measured and not trained on: in the same precision, and uncompiled."""
+        with ExitStack() as around:
+            if self.precision is not None:
+                around.enter_context(self.precision.autocast())
+            if self.compiled is not None:
+                around.enter_context(self.compiled.paused())
+            yield
 
     @property
     def fraction(self) -> float:
@@ -234,7 +278,7 @@ class Session:
 
     def _weighed(self) -> StepCost:
         try:
-            self._last_cost = self._measured()
+            self._last_cost = step_cost(self)
         except Exception as error:
             if self._last_cost is None:
                 raise
@@ -242,30 +286,9 @@ class Session:
             _log.warning("the cost of a step could not be measured; the last known one stands", exc_info=error)
         return self._last_cost
 
-    def _measured(self) -> StepCost:
-        key, teacher = topology_key(self.host), self.asked_teacher
-        # Where the teacher's loss meets the host's, each has a backward pass, and in shadow a pass of its own.
-        times = 2 if teacher is not None and self.losses_apart > 1 else 1
-        cost = self.meter.cost(key, self.host.model)
-        total = cost.step + (times - 1) * cost.backward
-        for seed_id in self.shadowed:
-            with self.host.shadow(seed_id):
-                total += times * self.meter.cost(f"{key};shadow of {seed_id}", self.host.model).step
-        for seed_id in self.contested:
-            with left_out(self.host, seed_id):
-                total += self.meter.cost(f"{key};without {seed_id}", self.host.model).step
-        if teacher is not None:
-            total += self.meter.teacher_cost(teacher.teacher_id, teacher.teacher)
-        return replace(cost, step=total)
-
     def _epoch_part(self, steps: int) -> float:
         return (steps % self.sampler.batches_per_epoch) / self.sampler.batches_per_epoch
 
 
 def _in_shadow(seed: GraftRecord) -> bool:
     return seed.stage == stages.TRAINING and seed.isolation == stages.SHADOW
-
-
-def topology_key(host: Host) -> str:
-    """Return a text that is the same exactly where a step costs the same: grafts, their stages and isolation."""
-    return ";".join(f"{seed.seed_id},{seed.stage},{seed.isolation}" for seed in host.seeds())

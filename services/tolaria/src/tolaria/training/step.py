@@ -21,7 +21,7 @@ from tolaria.training.optimizer import forget_gradients, gradient_norm
 from tolaria.training.passes import make_passes
 from tolaria.training.session import Scaled, Session
 
-Problem = Literal["", "non_finite_loss", "non_finite_gradient", "loss_explosion"]
+Problem = Literal["", "non_finite_loss", "non_finite_gradient", "loss_explosion", "overflow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class StepResult:
     distillation_loss : float or None
         Mean distillation loss of the batch times its weight; None where no teacher was asked.
     problem : str
-        Empty when the update was made, else why it wasn't.
+        Empty when the update was made, else why it wasn't; after "overflow" the same batch is to come again.
     """
 
     step: int
@@ -72,12 +72,16 @@ def training_step(session: Session, explosion_factor: float) -> StepResult:
     session.learning_rate.apply(session.optimizer, session.fraction_after_step)
     forget_gradients(session.optimizer)
     loss, taught, met = make_passes(session, batch)
+    if session.precision is not None:
+        session.precision.unscale(session.optimizer)
     if session.scaled:
         _scale(session.scaled)
     norm = _norm(session)
     problem = _diagnose(session, loss, taught, norm, explosion_factor)
     if not problem:
         _update(session, loss, norm)
+    elif session.precision is not None:
+        problem = _settled(session, problem)
     return StepResult(
         step=session.counters.step,
         loss=loss,
@@ -113,12 +117,23 @@ def _diagnose(session: Session, loss: float, taught: float | None, norm: float, 
     return ""
 
 
+def _settled(session: Session, problem: Problem) -> Problem:
+    """Blame the loss scale for gradients that are not finite, while it can be lowered; the FLOPs are spent."""
+    assert session.precision is not None
+    if not session.precision.overflowed() or problem != "non_finite_gradient":
+        return problem
+    session.counters.flops += session.cost.step
+    return "overflow"
+
+
 def _update(session: Session, loss: float, norm: float) -> None:
     cost = session.cost.step
     if session.first_order is None:
         session.optimizer.step()
     else:
         _attributed_step(session, session.first_order)
+    if session.precision is not None:
+        session.precision.settle()
     session.statistics.observe(loss, norm)
     session.counters.step += 1
     session.counters.flops += cost

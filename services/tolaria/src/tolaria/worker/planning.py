@@ -74,6 +74,8 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         pcgrad_losses=spec.pcgrad_losses or "microbatch",
         gradient_scales=_scales(spec),
         attribution=spec.attribution,
+        compile=spec.compile,
+        precision=spec.precision or "float32",
     )
 
 

@@ -48,6 +48,12 @@ METRICS = (
     histogram("tolaria.kernel.prepare_ms", "ms", "Time to fetch, prove and build a kernel, off the training thread."),
     histogram("tolaria.kernel.lock_wait_ms", "ms", "Wait for the lock of a kernel that somebody else fetches."),
     gauge("tolaria.kernel.cache_hit_rate", "1", "Share of the last five minutes' preparations with weights at hand."),
+    counter("tolaria.compile.graphs_total", "Graphs compiled, over all blocks."),
+    counter("tolaria.compile.fallbacks_total", "Blocks that run uncompiled because compiling them failed."),
+    histogram("tolaria.compile.latency_ms", "ms", "Time of the compiling that a step waited for."),
+    counter(
+        "tolaria.amp.overflows_total", "Steps made again with a lower loss scale after their gradients overflowed."
+    ),
     counter("tolaria.graph_fallback_total", "Steps that fell back from a captured graph."),
     gauge("tolaria.runs.active", "1", "Runs that are not finished.", "state"),
     counter("tolaria.runs.finished_total", "Runs by their end.", "state"),

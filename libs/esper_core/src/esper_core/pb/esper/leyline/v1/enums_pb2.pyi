@@ -1148,6 +1148,8 @@ class _RunEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunEvent
     """A breaker inside the trainer opened, tried again or closed."""
     RUN_EVENT_KIND_GRADIENTS: _RunEventKind.ValueType  # 27
     """Gradients by owner and layer, over an epoch."""
+    RUN_EVENT_KIND_SPEED: _RunEventKind.ValueType  # 16
+    """Blocks were compiled, or a faster way of training gave way to the plain one."""
 
 class RunEventKind(_RunEventKind, metaclass=_RunEventKindEnumTypeWrapper):
     """What a run event tells."""
@@ -1186,6 +1188,8 @@ RUN_EVENT_KIND_BREAKER: RunEventKind.ValueType  # 15
 """A breaker inside the trainer opened, tried again or closed."""
 RUN_EVENT_KIND_GRADIENTS: RunEventKind.ValueType  # 27
 """Gradients by owner and layer, over an epoch."""
+RUN_EVENT_KIND_SPEED: RunEventKind.ValueType  # 16
+"""Blocks were compiled, or a faster way of training gave way to the plain one."""
 Global___RunEventKind: _TypeAlias = RunEventKind  # noqa: Y015
 
 class _BlueprintOperator:

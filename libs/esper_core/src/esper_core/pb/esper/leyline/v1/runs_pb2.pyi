@@ -333,6 +333,8 @@ class RunSpec(_message.Message):
     GRADIENT_SCALES_FIELD_NUMBER: _builtins.int
     PCGRAD_LOSSES_FIELD_NUMBER: _builtins.int
     ATTRIBUTION_FIELD_NUMBER: _builtins.int
+    COMPILE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     task: _builtins.str
@@ -381,6 +383,12 @@ class RunSpec(_message.Message):
     attribution: _builtins.str
     """How to tell how much of the movement of the loss each owner accounts for: "approx", to first order from the training
     steps, or "probe", by putting its parameters back on held-out data; empty means not at all.
+    """
+    compile: _builtins.bool
+    """Compile the model block by block; a block that cannot be compiled runs as it is."""
+    precision: _builtins.str
+    """What the forward pass computes in: "float32", "bfloat16" or "float16"; weights stay in float32; empty means
+    "float32".
     """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskParameter]:
@@ -435,10 +443,12 @@ class RunSpec(_message.Message):
         gradient_scales: _abc.Iterable[Global___GradientScale] | None = ...,
         pcgrad_losses: _builtins.str = ...,
         attribution: _builtins.str = ...,
+        compile: _builtins.bool = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth", "learning_rate", b"learning_rate", "optimizer", b"optimizer", "teacher", b"teacher"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "gradient_scales", b"gradient_scales", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "pcgrad_losses", b"pcgrad_losses", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "teacher", b"teacher", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "compile", b"compile", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "gradient_scales", b"gradient_scales", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "pcgrad_losses", b"pcgrad_losses", "precision", b"precision", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "teacher", b"teacher", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -992,6 +1002,7 @@ class RunEvent(_message.Message):
     TEACHER_FIELD_NUMBER: _builtins.int
     BREAKER_FIELD_NUMBER: _builtins.int
     GRADIENTS_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     event_id: _builtins.str
@@ -1072,6 +1083,10 @@ class RunEvent(_message.Message):
     def gradients(self) -> Global___GradientReport:
         """GRADIENTS."""
 
+    @_builtins.property
+    def speed(self) -> Global___SpeedNote:
+        """SPEED."""
+
     def __init__(
         self,
         *,
@@ -1098,12 +1113,13 @@ class RunEvent(_message.Message):
         teacher: Global___TeacherChange | None = ...,
         breaker: Global___BreakerMove | None = ...,
         gradients: Global___GradientReport | None = ...,
+        speed: Global___SpeedNote | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "gradients", b"gradients", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "state", b"state", "teacher", b"teacher", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "gradients", b"gradients", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "speed", b"speed", "state", b"state", "teacher", b"teacher", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "gradients", b"gradients", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "state", b"state", "teacher", b"teacher", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "gradients", b"gradients", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "speed", b"speed", "state", b"state", "teacher", b"teacher", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result", "teacher", "breaker", "gradients"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result", "teacher", "breaker", "gradients", "speed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1263,6 +1279,46 @@ class GradientReport(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_movement) -> _WhichOneofReturnType__loss_movement | None: ...
 
 Global___GradientReport: _TypeAlias = GradientReport  # noqa: Y015
+
+@_typing.final
+class SpeedNote(_message.Message):
+    """What a faster way of training did, or that it gave way to the plain one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GRAPHS_FIELD_NUMBER: _builtins.int
+    COMPILE_MS_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """"compiled", "compile_fallback", "graph_fallback" or "overflow"."""
+    reason: _builtins.str
+    """A sentence."""
+    graphs: _builtins.int
+    """Graphs compiled."""
+    compile_ms: _builtins.float
+    """How long that took."""
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Blocks concerned: module paths in the bare model, and `seed:<seed_id>`."""
+
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        blocks: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        graphs: _builtins.int = ...,
+        compile_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "compile_ms", b"compile_ms", "graphs", b"graphs", "reason", b"reason", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpeedNote: _TypeAlias = SpeedNote  # noqa: Y015
 
 @_typing.final
 class EmergencyNote(_message.Message):
