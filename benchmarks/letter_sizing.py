@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esper_core.blueprints import SiteContract
+from esper_core.blueprints import get_blueprint
+from esper_runtime.blueprints import Operator
 from esper_runtime.blueprints.registry import build
 from esper_tasks import Task, TaskData, evaluate, load_task, mean_loss
 
@@ -51,9 +52,9 @@ class Arm:
 
 
 class Grafted(nn.Module):
-    """A host's submodule with a seed on its output: h + alpha * s(h)."""
+    """A host's submodule with a seed on its output, h + alpha * s(h), or beside it, h + alpha * s(x)."""
 
-    def __init__(self, host: nn.Module, seed: nn.Module) -> None:
+    def __init__(self, host: nn.Module, seed: Operator) -> None:
         super().__init__()
         self.host = host
         self.seed = seed
@@ -62,7 +63,7 @@ class Grafted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Blend."""
         h = self.host(x)
-        blended: Tensor = h + self.alpha * self.seed(h)
+        blended: Tensor = h + self.alpha * (self.seed(h, x) if self.seed.wants_input else self.seed(h))
         return blended
 
 
@@ -121,11 +122,16 @@ class Trainer:
     def graft(self, growth: Growth) -> None:
         """Wrap the site's submodule."""
         site = next(site for site in self.task.sites(self.fresh()) if site.name == growth.site)
-        contract = SiteContract("features", site.contract.channels if site.contract else 0)
-        options: dict[str, object] = {"normalise": growth.normalise} if growth.blueprint != "low_rank_linear.v1" else {}
-        if growth.blueprint == "mlp_residual.v1":
-            options["expansion"] = growth.expansion
-        module = build(growth.blueprint, options, contract, torch.Generator().manual_seed(self.seed + len(self.live)))
+        assert site.contract is not None
+        offered = {"normalise": growth.normalise, "expansion": growth.expansion}
+        options = {
+            bound.name: offered[bound.name]
+            for bound in get_blueprint(growth.blueprint).parameters
+            if bound.name in offered
+        }
+        module = build(
+            growth.blueprint, options, site.contract, torch.Generator().manual_seed(self.seed + len(self.live))
+        )
         parent_path, _, leaf = site.module_path.rpartition(".")
         parent = self.model.get_submodule(parent_path)
         wrapped = Grafted(getattr(parent, leaf), module)
@@ -153,7 +159,30 @@ class Trainer:
 
 
 PLAN = [Growth(0.08, "stem", 1.75), Growth(0.18, "hidden1", 1.0)]
+WIDE = "widen.v1"
 GROWN = {
+    "grown: widened, layer then readout": [
+        Growth(0.08, "hidden1", blueprint=WIDE),
+        Growth(0.18, "readout", 1.5, blueprint=WIDE),
+    ],
+    "grown: widened, readout then layer": [
+        Growth(0.08, "readout", 0.75, blueprint=WIDE),
+        Growth(0.18, "hidden1", 1.75, blueprint=WIDE),
+    ],
+    "grown: widened, layer twice": [
+        Growth(0.08, "hidden1", blueprint=WIDE),
+        Growth(0.18, "hidden1", 1.75, blueprint=WIDE),
+    ],
+    "grown: widened, readout twice": [
+        Growth(0.08, "readout", 0.75, blueprint=WIDE),
+        Growth(0.18, "readout", 1.5, blueprint=WIDE),
+    ],
+    "grown: widened, layer only": [Growth(0.08, "hidden1", blueprint=WIDE)],
+    "grown: widened at 5, 12 and 20 %": [
+        Growth(0.05, "hidden1", blueprint=WIDE),
+        Growth(0.12, "readout", 1.5, blueprint=WIDE),
+        Growth(0.2, "hidden1", 1.75, blueprint=WIDE),
+    ],
     "grown: the plan": PLAN,
     "grown: the plan with default parameters": [Growth(g.at, g.site) for g in PLAN],
     "grown: the plan, alpha 0.25 while frozen": [Growth(g.at, g.site, g.expansion, alpha=0.25) for g in PLAN],

@@ -69,7 +69,7 @@ RECORDED: Final = {
     "small": 0.02,
     "big": 0.02,
     "fixed schedule": 0.01,
-    "controller": 0.01,
+    "controller": 0.02,
     "random with cull": 0.01,
 }
 """Rates for Letter at 6 GFLOP for the forms that do not tune; see docs/notes/letter-sizing.md."""

@@ -104,13 +104,31 @@ _TIMING: Final = (
     Lever("heuristic, always flat", "heuristic", replace(_RULES, flat_gain=10.0)),
 )
 _CONV: Final = "conv1d_residual.v1"
+_MLP: Final = "mlp_residual.v1"
+_WIDE: Final = "widen.v1"
 _SITES: Final = (
     *(_planted(f"one conv at {site}", Plant(0.08, site, _CONV)) for site in ("conv1", "conv2", "conv3")),
-    _planted("one mlp at pool", Plant(0.08, "pool", "mlp_residual.v1")),
+    _planted("one mlp at pool", Plant(0.08, "pool", _MLP)),
     _planted("conv at conv1 and conv2", Plant(0.08, "conv1", _CONV), Plant(0.18, "conv2", _CONV)),
     _planted("conv at conv2 and conv3", Plant(0.08, "conv2", _CONV), Plant(0.18, "conv3", _CONV)),
 )
-LEVERS: Final = {"letter": (6 * GFLOP, 0.01, _TIMING), "mnist1d": (30 * GFLOP, 0.01, (*_TIMING, *_SITES))}
+_WIDENING: Final = (
+    _planted("mlp at stem and hidden1", Plant(0.05, "stem", _MLP), Plant(0.15, "hidden1", _MLP)),
+    _planted("widen hidden1, then readout", Plant(0.05, "hidden1", _WIDE), Plant(0.15, "readout", _WIDE)),
+    _planted("widen readout, then hidden1", Plant(0.05, "readout", _WIDE), Plant(0.15, "hidden1", _WIDE)),
+    _planted("widen hidden1 twice", Plant(0.05, "hidden1", _WIDE), Plant(0.15, "hidden1", _WIDE)),
+    _planted("widen readout twice", Plant(0.05, "readout", _WIDE), Plant(0.15, "readout", _WIDE)),
+    _planted(
+        "widen hidden1 and readout, mlp at stem",
+        Plant(0.05, "hidden1", _WIDE),
+        Plant(0.12, "readout", _WIDE),
+        Plant(0.2, "stem", _MLP),
+    ),
+)
+LEVERS: Final = {
+    "letter": (6 * GFLOP, 0.01, (*_TIMING, *_WIDENING)),
+    "mnist1d": (30 * GFLOP, 0.01, (*_TIMING, *_SITES)),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

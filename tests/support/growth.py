@@ -14,8 +14,8 @@ from esper_runtime.blueprints.mlp import MlpResidual
 
 SEED = "run/hidden/1"
 CONTRACTS: Mapping[str, SiteContract] = {
-    "features": SiteContract("features", 12),
-    "sequence": SiteContract("sequence", 8, length=6),
+    "features": SiteContract("features", 12, inputs=12),
+    "sequence": SiteContract("sequence", 8, length=6, inputs=8),
     "channels_1d": SiteContract("channels_1d", 6, length=10),
     "image": SiteContract("image", 4, height=6, width=5),
 }
@@ -83,6 +83,11 @@ def grow(host: Host, site: str = "hidden", seed_id: str = SEED, blend: BlendSpec
     assert isinstance(seed, MlpResidual)
     host.germinate(site, seed, seed_id=seed_id, blend=blend, kernel=spec)
     return seed
+
+
+def fed(seed: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    """The arguments of a seed at a site of CONTRACTS, whose submodule receives as much as it answers."""
+    return (x, x) if getattr(seed, "wants_input", False) else (x,)
 
 
 def shake(module: nn.Module, seed: int = 5, scale: float = 0.5) -> None:

@@ -1,6 +1,7 @@
 """Recorded scenarios of the controller: packets in, what was decided out. Played on a clock of their own.
 
-A scenario is a JSON file: `run` (the id), `frames` with `after_s` (time since the frame before), optional `urza`
+A scenario is a JSON file: `run` (the id), optional `rules` (bounds of the policies where they differ from those of
+today), `frames` with `after_s` (time since the frame before), optional `urza`
 ("heard" or "silent", what the library did since), `packet` (SystemStatePacket as proto JSON, without bulk) and
 `decided` (outcome, reason or operation, target, risk reason, findings, ramp).
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ def load(path: Path) -> list[Frame]:
         )
         for row in document["frames"]
     ]
+
+
+def bench_of(path: Path) -> Bench:
+    """Return a bench with the rules under which a scenario was recorded."""
+    changes = json.loads(path.read_text()).get("rules", {})
+    bench = Bench()
+    return Bench(rules=replace(bench.rules, growth=replace(bench.rules.growth, **changes)))
 
 
 def play(frames: list[Frame], bench: Bench) -> Iterator[dict[str, Any]]:

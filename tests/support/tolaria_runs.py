@@ -85,9 +85,11 @@ def small_run(folder: Path, spec: leyline.RunSpec | None = None, **settings: obj
     return SmallRun(session, assemble(session, around), links, board, events, store, run_dir)
 
 
-def prepare_kernel(session: Session, links: Links, seed_id: str, site: str = SITE) -> PreparedKernel:
+def prepare_kernel(
+    session: Session, links: Links, seed_id: str, site: str = SITE, blueprint_id: str = BLUEPRINT
+) -> PreparedKernel:
     """Build a kernel for a site as the mediator would, and put it where ATTACH finds it."""
-    spec = KernelSpec(BLUEPRINT, session.host.contract(site))
+    spec = KernelSpec(blueprint_id, session.host.contract(site))
     weights = materialise(spec, 3)
     module = load_kernel(spec, weights, digest=sha256_hex(weights))
     count = sum(parameter.numel() for parameter in module.parameters())

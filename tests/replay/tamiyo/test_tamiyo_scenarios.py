@@ -8,7 +8,7 @@ import pytest
 
 from esper_core import leyline
 from support.tamiyo_parts import Bench
-from support.tamiyo_replay import SCENARIOS, load, play
+from support.tamiyo_replay import SCENARIOS, bench_of, load, play
 from tamiyo.risk import EVALUATORS
 
 FILES = sorted(SCENARIOS.glob("*.json"))
@@ -18,7 +18,7 @@ FILES = sorted(SCENARIOS.glob("*.json"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_recorded_scenario_is_decided_as_it_was(path: Path) -> None:
     frames = load(path)
-    for number, (frame, now) in enumerate(zip(frames, play(frames, Bench()), strict=True)):
+    for number, (frame, now) in enumerate(zip(frames, play(frames, bench_of(path)), strict=True)):
         assert now == frame.decided, f"frame {number} of {path.name}, step {frame.packet.global_step}"
 
 

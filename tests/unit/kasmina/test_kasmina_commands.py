@@ -23,6 +23,7 @@ from kasmina.journal import JournalFolder
 from kasmina.telemetry import Telemetry
 from kasmina.validator import CommandValidator, Validation
 from kasmina.verifier import CommandVerifier, nonce_ledger
+from kasmina.wanting import wanted_keys
 from support.kasmina_life import RUN, SITE, ScriptedRuntime, catalogue_item, full_catalogue, germinate, seed_command
 
 SEED = f"{RUN}/hidden/1"
@@ -257,6 +258,33 @@ def test_what_is_wrong_is_named_with_what_is_allowed(command: Command, field: st
     assert [problem.field for problem in answer.problems] == [field]
     assert allowed in answer.problems[0].allowed
     assert field in answer.explanation
+
+
+OFFERING = replace(SITE, contract=replace(SITE.contract, inputs=16))
+EVERYTHING = ("widen.v1", "norm.v1")
+
+
+def test_a_blueprint_that_reads_inputs_needs_a_site_that_offers_them() -> None:
+    widening = germinate(blueprint_id="widen.v1")
+    refused = validation(widening, blueprint_ids=EVERYTHING)
+    assert [problem.field for problem in refused.problems] == ["seed_operation.contract.inputs"]
+    assert "widen.v1" in refused.explanation
+    assert validation(widening, blueprint_ids=EVERYTHING, sites=(OFFERING,)).ok
+
+
+def test_a_site_that_names_blueprints_admits_no_others() -> None:
+    choosy = replace(OFFERING, blueprint_ids=("widen.v1",))
+    refused = validation(germinate(blueprint_id="norm.v1"), blueprint_ids=EVERYTHING, sites=(choosy,))
+    assert [problem.field for problem in refused.problems] == ["seed_operation.blueprint_id"]
+    assert validation(germinate(blueprint_id="widen.v1"), blueprint_ids=EVERYTHING, sites=(choosy,)).ok
+
+
+def test_only_kernels_that_a_site_admits_are_prefetched() -> None:
+    sites = (SITE, replace(OFFERING, name="readout", blueprint_ids=("widen.v1",)))
+    run = ScriptedRuntime()
+    greeting = replace(run.greeting(), blueprint_ids=EVERYTHING, sites=sites)
+    wanted = {(key.blueprint_id, key.contract.inputs) for key in wanted_keys(greeting, full_catalogue())}
+    assert wanted == {("norm.v1", 0), ("widen.v1", 16)}
 
 
 def test_a_command_for_another_generation_is_stale() -> None:

@@ -150,8 +150,9 @@ def test_g3_fails_without_any_mesh() -> None:
 
 
 def test_g3_fails_when_kernel_and_site_differ_in_shape() -> None:
-    verdict = judge_interface(SOUND, SiteContract("features", 32), SITE.contract, ["body.1"])
-    assert verdict.failed and verdict.reason == "shape_contract_broken"
+    for other in (SiteContract("features", 32), SiteContract("features", 64, inputs=16)):
+        verdict = judge_interface(SOUND, other, SITE.contract, ["body.1"])
+        assert verdict.failed and verdict.reason == "shape_contract_broken"
 
 
 @pytest.mark.req("KAS-5")

@@ -39,7 +39,7 @@ def inputs(kind: str) -> Tensor:
 
 def grown(blueprint: Blueprint, kind: str, mode: int) -> Host:
     """A host with a seed that has moved away from its start, at full alpha."""
-    host = Host(Carrier(), (Site("here", "site", CONTRACTS[kind].kind),), sample=inputs(kind))
+    host = Host(Carrier(), (Site("here", "site", CONTRACTS[kind].kind, CONTRACTS[kind]),), sample=inputs(kind))
     spec = KernelSpec(blueprint.blueprint_id, host.contract("here"))
     seed = load_kernel(spec, materialise(spec, 7))
     shake(seed)

@@ -15,7 +15,7 @@ from esper_core.blueprints.messages import blueprint_from_descriptor, descriptor
 from esper_runtime import Host, Site, check_module, count_flops, load_kernel, materialise, stages
 from esper_runtime.blueprints import build, flops, parameter_count
 from esper_runtime.errors import BlueprintParameterError, SiteContractError
-from support.growth import CONTRACTS, Carrier, shake
+from support.growth import CONTRACTS, Carrier, fed, shake
 
 CATALOGUE = {blueprint.blueprint_id: blueprint for blueprint in load_catalogue()}
 OFFERED = [blueprint for blueprint in CATALOGUE.values() if not blueprint.quarantine_only]
@@ -54,7 +54,14 @@ def test_the_vocabulary_covers_every_kind_of_site_with_room_to_choose() -> None:
     offered = {
         kind: {blueprint.operator for blueprint in OFFERED if kind in blueprint.site_kinds} for kind in CONTRACTS
     }
-    assert offered["features"] == {"mlp_residual", "norm", "low_rank_linear", "gated_mlp", "mixture_of_experts"}
+    assert offered["features"] == {
+        "mlp_residual",
+        "widen",
+        "norm",
+        "low_rank_linear",
+        "gated_mlp",
+        "mixture_of_experts",
+    }
     assert offered["sequence"] == offered["features"] | {"attention"}
     shared = {"norm", "squeeze_excitation", "attention"}
     assert offered["channels_1d"] == shared | {"conv1d_residual", "depthwise_conv1d", "dilated_conv1d"}
@@ -77,7 +84,7 @@ def test_every_operator_of_leyline_has_a_blueprint() -> None:
 def test_a_host_with_a_fresh_seed_answers_with_the_same_bits(blueprint: Blueprint, kind: str) -> None:
     contract = CONTRACTS[kind]
     x = torch.randn(contract.shape(3), generator=generator())
-    host = Host(Carrier(), (Site("here", "site", contract.kind),), sample=x)
+    host = Host(Carrier(), (Site("here", "site", contract.kind, contract),), sample=x)
     bare = bits(host.model(x))
     spec = KernelSpec(blueprint.blueprint_id, host.contract("here"))
     host.germinate("here", load_kernel(spec, materialise(spec, 7)), seed_id="R/here/1", kernel=spec)
@@ -94,7 +101,7 @@ def test_costs_at_the_edges_of_the_bounds_are_those_that_torch_counts(blueprint:
         check_module(seed, contract)
         found = sum(parameter.numel() for parameter in seed.parameters())
         assert parameter_count(blueprint.blueprint_id, values, contract) == found, values
-        counted = count_flops(seed, torch.zeros(contract.shape(1))).forward
+        counted = count_flops(seed, fed(seed, torch.zeros(contract.shape(1)))).forward
         assert flops(blueprint.blueprint_id, values, contract) == counted, values
 
 

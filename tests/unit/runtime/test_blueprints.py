@@ -21,7 +21,7 @@ from esper_core.blueprints.messages import (
 from esper_runtime import check_module, count_flops
 from esper_runtime.blueprints import OPERATORS, build, flops, parameter_count
 from esper_runtime.errors import BlueprintParameterError, SiteContractError, UnknownBlueprintError
-from support.growth import CONTRACTS, shake
+from support.growth import CONTRACTS, fed, shake
 
 SOUND = [
     pytest.param(blueprint, kind, id=f"{blueprint.blueprint_id}-{kind}")
@@ -59,9 +59,9 @@ def test_a_seed_starts_without_any_effect(blueprint: Blueprint, kind: str) -> No
     contract = CONTRACTS[kind]
     seed = build(blueprint.blueprint_id, {}, contract, generator())
     x = torch.randn(contract.shape(3), generator=generator())
-    assert torch.equal(seed(x), torch.zeros_like(x))
+    assert torch.equal(seed(*fed(seed, x)), torch.zeros_like(x))
     seed.replaces = True
-    assert torch.equal(seed(x), x)
+    assert torch.equal(seed(*fed(seed, x)), x)
 
 
 @pytest.mark.parametrize(("blueprint", "kind"), SOUND)
@@ -70,7 +70,7 @@ def test_costs_are_known_before_a_seed_exists(blueprint: Blueprint, kind: str) -
     seed = build(blueprint.blueprint_id, {}, contract, generator())
     check_module(seed, contract)
     assert parameter_count(blueprint.blueprint_id, {}, contract) == sum(p.numel() for p in seed.parameters())
-    counted = count_flops(seed, torch.zeros(contract.shape(1)))
+    counted = count_flops(seed, fed(seed, torch.zeros(contract.shape(1))))
     assert flops(blueprint.blueprint_id, {}, contract) == counted.forward
 
 
@@ -80,7 +80,7 @@ def test_a_seed_can_learn_and_keeps_the_shape(blueprint: Blueprint, kind: str) -
     seed = build(blueprint.blueprint_id, {}, contract, generator())
     shake(seed)
     x = torch.randn(contract.shape(3), generator=generator())
-    seed(x).square().sum().backward()
+    seed(*fed(seed, x)).square().sum().backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in seed.parameters())
 
 
@@ -141,6 +141,8 @@ def test_unknown_blueprints_and_wrong_sites_are_refused() -> None:
         {"kind": "features", "channels": 0},
         {"kind": "features", "channels": 3, "length": 4},
         {"kind": "image", "channels": 3, "height": -1},
+        {"kind": "image", "channels": 3, "inputs": 3},
+        {"kind": "features", "channels": 3, "inputs": -1},
     ],
 )
 def test_an_impossible_contract_cannot_be_made(fields: dict[str, object]) -> None:

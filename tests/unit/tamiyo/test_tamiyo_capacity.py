@@ -9,8 +9,8 @@ from esper_runtime.blueprints.registry import parameter_count
 from tamiyo.capacity import parameters_added
 
 CONTRACTS = (
-    SiteContract("features", 16),
-    SiteContract("sequence", 24, length=8),
+    SiteContract("features", 16, inputs=7),
+    SiteContract("sequence", 24, length=8, inputs=40),
     SiteContract("channels_1d", 12, length=40),
     SiteContract("image", 8, height=6, width=6),
 )

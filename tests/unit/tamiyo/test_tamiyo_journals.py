@@ -166,7 +166,7 @@ async def test_waits_are_journalled_when_something_changes(tmp_path: Path) -> No
     bench, run, path = Bench(), FakeRun(), tmp_path / "decisions.journal"
     async with committing(path) as commits:
         advisor = Advisor(bench.controller, commits, DecisionIndex(10), bench.telemetry, clock=bench.clock)
-        for step in range(1, 40):
+        for step in range(1, 30):
             await advisor.answer(run.packet(step, context=step == 1))
         await commits.flush()
         assert len(read_journal(path).records) == 1

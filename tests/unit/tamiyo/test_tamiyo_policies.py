@@ -59,6 +59,22 @@ def test_letter_grows_at_the_stem_first_and_then_at_the_hidden_layer() -> None:
     assert (second.site, second.blueprint_id) == ("hidden1", "mlp_residual.v1")
 
 
+def test_a_narrow_layer_is_widened_where_it_offers_its_input() -> None:
+    narrow = SiteView("hidden1", SiteContract("features", 24, inputs=16), 1)
+    readout = SiteView("readout", SiteContract("features", 26, inputs=24), 2, ("widen.v1",))
+    stem = plan().sites[0]
+    names = (*plan().blueprint_ids, "widen.v1")
+    memory = memory_of(of=plan(sites=(stem, narrow, readout), blueprint_ids=names))
+    action = proposed(memory, seen(80))
+    assert (action.site, action.blueprint_id) == ("hidden1", "widen.v1")
+    kept = seed(FOSSILIZED, "hidden1", blueprint_id="widen.v1")
+    second = proposed(memory, seen(180, seeds=(kept,), parameters=2066))
+    assert (second.site, second.blueprint_id) == ("readout", "widen.v1"), "another place before the same again"
+    pairs = {(one.site, one.blueprint_id) for one in action.candidates}
+    assert ("hidden1", "widen.v1") in pairs and ("stem", "widen.v1") not in pairs
+    assert {name for site, name in pairs if site == "readout"} == {"widen.v1"}
+
+
 def test_a_growth_step_never_more_than_doubles_the_model() -> None:
     action = proposed(memory_of(), seen(80))
     assert all(one.parameters_added <= 1058 for one in action.candidates)
@@ -202,7 +218,7 @@ def test_the_heuristic_grows_when_the_loss_is_flat_and_validation_follows() -> N
 
 
 def test_the_heuristic_waits_while_the_loss_still_falls() -> None:
-    assert heuristically(flat_memory(loss_of_step=-0.006)).reason == "still_improving"
+    assert heuristically(flat_memory(loss_of_step=-0.02)).reason == "still_improving"
 
 
 def test_the_heuristic_does_not_feed_overfitting() -> None:

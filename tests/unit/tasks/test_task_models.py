@@ -63,14 +63,15 @@ def test_the_growth_plan_names_sites_and_blueprints_that_fit(name: str, size: st
     sites = {site.name: site for site in task.sites(model_of(name, size=size))}
     for step in task.default_spec().growth.steps:
         blueprint = get_blueprint(step.blueprint_id)
-        assert sites[step.site].kind in blueprint.site_kinds
+        sites[step.site].admit(step.blueprint_id)
+        assert blueprint.fits(sites[step.site].contract)
         assert blueprint.complete(step.parameters)
         assert 0.05 <= step.at <= 0.25
 
 
 def test_width_and_depth_override_the_size() -> None:
     model = model_of("letter", size="big", width=10, depth=2)
-    assert [site.name for site in load_task("letter").sites(model)] == ["stem", "hidden1", "hidden2"]
+    assert [site.name for site in load_task("letter").sites(model)] == ["stem", "hidden1", "hidden2", "readout"]
     assert model.get_submodule("readout").in_features == 10
 
 

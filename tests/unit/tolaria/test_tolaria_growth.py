@@ -24,6 +24,7 @@ from kasmina.convert.evidence import evidence_from_message
 from kasmina.gates import judge_gradient_health
 from kasmina.gates.limits import GateLimits
 from support.tolaria_runs import (
+    BLUEPRINT,
     SmallRun,
     attach,
     detach,
@@ -353,10 +354,10 @@ async def test_no_seed_is_attached_while_the_isolation_breaker_is_open_which_is_
     assert [event.name for packet in packets for event in packet.events] == ["breaker_transition"]
 
 
-def kept_checkpoint(run: SmallRun, executor: DirectiveExecutor) -> Path:
+def kept_checkpoint(run: SmallRun, executor: DirectiveExecutor, blueprint_id: str = BLUEPRINT) -> Path:
     """Grow a seed, keep it, and return the folder of the checkpoint that holds it."""
     session = run.session
-    prepare_kernel(session, run.links, SEED)
+    prepare_kernel(session, run.links, SEED, blueprint_id=blueprint_id)
     executor.apply(attach(session, SEED))
     for stage in (leyline.SEED_STAGE_TRAINING, leyline.SEED_STAGE_SHADOWING, leyline.SEED_STAGE_FOSSILIZED):
         executor.apply(set_stage(session, SEED, stage))
@@ -379,10 +380,11 @@ def test_a_run_begins_from_the_grown_model_of_another(
         begin(open_letter(letter_spec(start_from=str(tmp_path / "away"))), CheckpointStore(tmp_path / "none", 2))
 
 
+@pytest.mark.parametrize("blueprint_id", [BLUEPRINT, "widen.v1"])
 def test_a_run_begins_with_the_topology_of_another_and_new_weights(
-    run: SmallRun, executor: DirectiveExecutor, tmp_path: Path
+    run: SmallRun, executor: DirectiveExecutor, tmp_path: Path, blueprint_id: str
 ) -> None:
-    spec = letter_spec(start_from=str(kept_checkpoint(run, executor)), topology_only=True, random_seed=8)
+    spec = letter_spec(start_from=str(kept_checkpoint(run, executor, blueprint_id)), topology_only=True, random_seed=8)
     other = open_letter(spec)
     begin(other, CheckpointStore(tmp_path / "none", 2))
     assert other.host.parameter_count() == other.counters.parameters_initial == run.session.host.parameter_count()

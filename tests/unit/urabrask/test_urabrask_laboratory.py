@@ -26,8 +26,8 @@ from urabrask.laboratory import Laboratory, Limits
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SHAPES = (
-    SiteContract("features", 64),
-    SiteContract("sequence", 32, length=64),
+    SiteContract("features", 64, inputs=16),
+    SiteContract("sequence", 32, length=64, inputs=80),
     SiteContract("channels_1d", 16, length=40),
     SiteContract("image", 8, height=8, width=8),
 )

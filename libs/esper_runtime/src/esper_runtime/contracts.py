@@ -6,15 +6,17 @@ built and checked before it touches the model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from esper_core.blueprints import SITE_KINDS, SiteContract, SiteContractError, SiteKind
+from esper_core.blueprints import SITE_KINDS, SiteContract, SiteContractError, SiteKind, check_admitted
 from esper_runtime.undisturbed import undisturbed
 
-__all__ = ["SITE_KINDS", "Site", "SiteContract", "SiteContractError", "SiteKind", "check_module"]
+__all__ = ["SITE_KINDS", "Site", "SiteContract", "SiteContractError", "SiteKind", "check_module", "received"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Site:
         The promised shape; measured on a sample batch when absent, checked against it when present.
     depth : int
         Position of the site in the host, 0 nearest the input; only shown to the policy.
+    blueprint_ids : tuple of str
+        The only blueprints that may grow here; empty where every one that fits may.
     """
 
     name: str
@@ -40,6 +44,11 @@ class Site:
     kind: SiteKind
     contract: SiteContract | None = None
     depth: int = 0
+    blueprint_ids: tuple[str, ...] = ()
+
+    def admit(self, blueprint_id: str) -> None:
+        """Refuse a blueprint that may not grow here, with a SiteContractError."""
+        check_admitted(blueprint_id, self.blueprint_ids)
 
 
 def check_module(module: nn.Module, contract: SiteContract, batch: int = 2) -> None:
@@ -55,9 +64,10 @@ def check_module(module: nn.Module, contract: SiteContract, batch: int = 2) -> N
     shape = contract.shape(batch)
     reference = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), torch.zeros(()))
     sample = torch.zeros(shape, device=reference.device, dtype=reference.dtype)
+    read = (sample.new_zeros(_offered(contract, batch)),) if getattr(module, "wants_input", False) else ()
     try:
         with torch.no_grad(), undisturbed(module):
-            output = module(sample)
+            output = module(sample, *read)
     except Exception as error:  # Whatever a seed raises here, it is the seed that is refused.
         raise SiteContractError(
             f"The seed cannot take an input of shape {shape}: {error}", field="contract", allowed=str(shape)
@@ -69,3 +79,45 @@ def check_module(module: nn.Module, contract: SiteContract, batch: int = 2) -> N
             field="contract",
             allowed=str(shape),
         )
+
+
+def received(args: Sequence[Any], output: Tensor, contract: SiteContract, site: str) -> Tensor:
+    """Return what a submodule was given first, once it is known to be what the contract's `inputs` says.
+
+    Parameters
+    ----------
+    args : Sequence
+        Positional arguments of the submodule.
+    output : Tensor
+        Its answer, in whose layout they must be.
+    contract : SiteContract
+        The promise.
+    site : str
+        Whose it is, for the error.
+
+    Raises
+    ------
+    SiteContractError
+        If it is no tensor of real numbers, or has another width or other positions.
+    """
+    first = args[0] if args else None
+    wanted = (*output.shape[:-1], contract.inputs)
+    if not isinstance(first, Tensor) or first.shape != wanted or not first.is_floating_point():
+        found = f"{first.dtype} {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
+        raise SiteContractError(
+            f"Site {site!r} declares {contract.inputs} inputs; its submodule was given {found} as its first argument.",
+            field=f"sites.{site}.contract.inputs",
+            allowed=f"a floating-point tensor of shape {wanted}",
+        )
+    return first
+
+
+def _offered(contract: SiteContract, batch: int) -> tuple[int, ...]:
+    if not contract.inputs:
+        raise SiteContractError(
+            "The seed reads what the site's submodule receives, and this site does not offer it. Declare the "
+            "contract's inputs, or take another seed.",
+            field="contract.inputs",
+            allowed="a width of at least 1",
+        )
+    return contract.input_shape(batch)

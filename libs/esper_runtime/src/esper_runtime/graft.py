@@ -11,6 +11,7 @@ from esper_core.blending.modes import CHANNEL, CONVEX, RESIDUAL
 from esper_core.blueprints import SiteContract
 from esper_runtime.blending import BlendSpec, channel, clipped, confidence, convex, residual, straight_through
 from esper_runtime.blueprints.operator import Operator
+from esper_runtime.contracts import received
 from esper_runtime.undisturbed import preserved_random_state
 
 Route = Literal["bypass", "live", "straight_through"]
@@ -28,7 +29,8 @@ class Graft(nn.Module):
     host : nn.Module
         What stood at the site; it may be a graft itself.
     seed : nn.Module
-        Reads the site's output and answers with the same shape.
+        Reads the site's output and answers with the same shape. With an attribute `wants_input` that is true, it is
+        also given what the site's submodule received.
     seed_id, site : str
         Who this is and where.
     contract : SiteContract
@@ -50,6 +52,7 @@ class Graft(nn.Module):
         self.route: Route = "bypass"
         self.logits_BK: Tensor | None = None
         self.alpha_value = 0.0
+        self.wants_input = bool(getattr(seed, "wants_input", False))
         device = _device_of(seed, host)
         self.register_buffer("alpha", torch.zeros((), device=device), persistent=False)
         self.register_buffer("alpha_vec", None, persistent=False)
@@ -77,15 +80,16 @@ class Graft(nn.Module):
         h: Tensor = self.host(*args, **kwargs)
         if self.route == "bypass":
             return h
+        read = (received(args, h, self.contract, self.site),) if self.wants_input else ()
         if self.route == "straight_through":
-            return self._beside(h)
-        return self.blended(h, self.seed(h))
+            return self._beside(h, *read)
+        return self.blended(h, self.seed(h, *read))
 
-    def _beside(self, h: Tensor) -> Tensor:
+    def _beside(self, h: Tensor, *read: Tensor) -> Tensor:
         """Forward the host's output untouched while the seed learns from its gradient."""
         # A seed that draws random numbers must not change those that the rest of the host draws after it.
         with preserved_random_state():
-            s = self.seed(h.detach())
+            s = self.seed(h.detach(), *(x.detach() for x in read))
         return straight_through(h, clipped(s, h), self.alpha)
 
     def blended(self, h: Tensor, s: Tensor) -> Tensor:

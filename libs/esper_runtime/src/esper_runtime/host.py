@@ -89,6 +89,8 @@ class Host(Surgery):
             raise AlreadyExistsError(f"A seed {seed_id!r} is already attached; use another id.")
         blend = blend or BlendSpec()
         self.check_sites(site)
+        if kernel is not None:
+            self.site(site).admit(kernel.blueprint_id)
         self._adapt(seed)
         check_module(seed, self.contract(site))
         blend.check_contract(self.contract(site))

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from esper_core.blueprints import SiteContract, SiteContractError
 from esper_core.errors import InternalError, ValidationError
 from esper_runtime.blending import BlendSpec
-from esper_runtime.contracts import Site
+from esper_runtime.contracts import Site, received
 from esper_runtime.errors import UnknownSiteError
 from esper_runtime.graft import Graft
 from esper_runtime.naming import parent_of
@@ -64,7 +65,8 @@ def measure_sites(
     Raises
     ------
     SiteContractError
-        If an output is no tensor, has another shape than declared, or the site does not take part in the forward pass.
+        If an output is no tensor, has another shape than declared, or the site does not take part in the forward pass;
+        or if a declared input is not what the submodule receives, or does not outlive it.
     """
     outputs: dict[str, Any] = {}
     handles = [
@@ -73,6 +75,7 @@ def measure_sites(
         )
         for site in sites
     ]
+    handles += [handle for site in sites for handle in _input_checks(submodule_at(model, site), site)]
     try:
         with undisturbed(model), torch.no_grad():
             (forward or call_model)(model, sample)
@@ -80,6 +83,30 @@ def measure_sites(
         for handle in handles:
             handle.remove()
     return [_measured(site, outputs.get(site.name)) for site in sites]
+
+
+def _input_checks(module: nn.Module, site: Site) -> list[RemovableHandle]:
+    """Check a declared input while the submodule runs: its shape, and that it is still the same afterwards."""
+    contract = site.contract
+    if contract is None or not contract.inputs:
+        return []
+    versions: list[int] = []
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> None:
+        versions[:] = [value._version for value in args[:1] if isinstance(value, Tensor)]
+
+    def after(_: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        # An output that does not fit is told by `_measured`.
+        if not isinstance(output, Tensor) or not contract.accepts(output.shape):
+            return
+        if received(args, output, contract, site.name)._version != versions[0]:
+            raise SiteContractError(
+                f"Site {site.name!r} offers its input, and its submodule overwrites it in place.",
+                field=f"sites.{site.name}.contract.inputs",
+                allowed="0, or a submodule that leaves its input alone",
+            )
+
+    return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
 
 def _measured(site: Site, output: object) -> Site:

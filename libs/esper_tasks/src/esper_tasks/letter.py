@@ -69,8 +69,8 @@ class LetterTask(ClassificationTask):
             learning_rate_grid=(5e-3, 1e-2, 2e-2, 4e-2),
             growth=GrowthDefaults(
                 steps=(
-                    GrowthStep(0.08, "stem", "mlp_residual.v1", {"expansion": 1.75}),
-                    GrowthStep(0.18, "hidden1", "mlp_residual.v1"),
+                    GrowthStep(0.08, "hidden1", "widen.v1"),
+                    GrowthStep(0.18, "readout", "widen.v1", {"expansion": 1.5}),
                 )
             ),
         )

@@ -72,7 +72,10 @@ def mlp_shape(sizes: Mapping[str, Mapping[str, int]], chosen: Mapping[str, Param
 
 
 def mlp_sites(model: nn.Module) -> Sequence[Site]:
-    """Return the sites of an `MlpHost`: its rescaled inputs, then the output of each hidden layer.
+    """Return the sites of an `MlpHost`: its rescaled inputs, the output of each hidden layer, and the readout.
+
+    Layers and readout offer what they receive, so that they can be widened. Nothing else may grow at the readout: what
+    only reshapes its logits cannot tell it more than it sees.
 
     Raises
     ------
@@ -88,7 +91,9 @@ def mlp_sites(model: nn.Module) -> Sequence[Site]:
         )
     stem = Site("stem", "stem", "features", SiteContract("features", model.widths[0]), depth=0)
     hidden = (
-        Site(f"hidden{n}", f"hidden.{n - 1}", "features", SiteContract("features", width), depth=n)
-        for n, width in enumerate(model.widths[1:], start=1)
+        Site(f"hidden{n}", f"hidden.{n - 1}", "features", SiteContract("features", after, inputs=before), depth=n)
+        for n, (before, after) in enumerate(itertools.pairwise(model.widths), start=1)
     )
-    return (stem, *hidden)
+    classes = SiteContract("features", model.readout.out_features, inputs=model.widths[-1])
+    readout = Site("readout", "readout", "features", classes, len(model.widths), blueprint_ids=("widen.v1",))
+    return (stem, *hidden, readout)

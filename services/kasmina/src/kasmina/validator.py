@@ -212,7 +212,7 @@ def _optimizer(payload: OptimizerAdjustment) -> Iterator[Problem]:
 
 def _fit(payload: SeedOperation, item: CatalogueItem, site: Site) -> Iterator[Problem]:
     checks: tuple[Callable[[], object], ...] = (
-        lambda: item.blueprint.check_contract(site.contract),
+        lambda: site.admit(item.blueprint),
         lambda: _check_parameters(item.blueprint, payload, site),
         lambda: _check_blend(payload, item, site),
     )

@@ -51,6 +51,6 @@ def wanted_keys(greeting: Greeting, catalogue: Catalogue) -> Iterable[KernelKey]
             continue
         for site in greeting.sites:
             key = KernelKey.of(blueprint_id, item.blueprint.complete({}), site.contract)
-            if site.contract.kind in item.blueprint.site_kinds and key not in seen:
+            if site.admits(item.blueprint) and key not in seen:
                 seen.add(key)
                 yield key

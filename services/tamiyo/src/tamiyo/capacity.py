@@ -27,6 +27,11 @@ def _gated(values: Values, channels: int) -> int:
     return 3 * hidden * channels + 2 * hidden + channels
 
 
+def _widening(values: Values, contract: SiteContract) -> int:
+    hidden = _hidden(values, contract.channels)
+    return hidden * (contract.inputs + 1) + (hidden + 1) * contract.channels
+
+
 def _convolution(values: Values, channels: int, dimensions: int) -> int:
     hidden, taps = _hidden(values, channels), int(values["kernel_size"])
     size: int = taps**dimensions
@@ -79,5 +84,7 @@ def parameters_added(blueprint: Blueprint, values: Values, contract: SiteContrac
     contract : SiteContract
         Shape at the site.
     """
+    if blueprint.operator == "widen":
+        return _widening(values, contract)
     count = _COUNTS.get(blueprint.operator)
     return None if count is None else count(values, contract.channels)

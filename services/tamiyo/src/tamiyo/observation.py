@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from esper_core import leyline
-from esper_core.blueprints import SiteContract
+from esper_core.blueprints import Blueprint, SiteContract
 
 UNSETTLED: Final = frozenset(
     {
@@ -29,11 +29,21 @@ ENDED: Final = frozenset({leyline.RUN_STATE_COMPLETED, leyline.RUN_STATE_HALTED,
 
 @dataclass(frozen=True, slots=True)
 class SiteView:
-    """A place where the host may grow; `depth` counts from the input."""
+    """A place where the host may grow; `depth` counts from the input.
+
+    `blueprint_ids` are the only ones that may grow there; empty where every one that fits may.
+    """
 
     name: str
     contract: SiteContract
     depth: int
+    blueprint_ids: tuple[str, ...] = ()
+
+    def admits(self, blueprint: Blueprint) -> bool:
+        """Say whether a blueprint fits there and may grow there."""
+        return blueprint.fits(self.contract) and blueprint.blueprint_id in (
+            self.blueprint_ids or [blueprint.blueprint_id]
+        )
 
 
 @dataclass(frozen=True, slots=True)

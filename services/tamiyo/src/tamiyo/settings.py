@@ -40,7 +40,7 @@ class TamiyoSettings(ServiceSettings):
     schedule_fractions: str = Field(
         default="0.08,0.18,0.30,0.42", description="When the schedule germinates its seeds, as rising fractions."
     )
-    growth_window_start: float = Field(default=0.05, ge=0, le=1, description="No seed germinates before.")
+    growth_window_start: float = Field(default=0.03, ge=0, le=1, description="No seed germinates before.")
     growth_window_end: float = Field(default=0.5, ge=0, le=1, description="No seed germinates after.")
     growth_factor_max: float = Field(
         default=2.0, gt=1, description="Most parameters after a growth step, over those before it."
@@ -67,7 +67,7 @@ class TamiyoSettings(ServiceSettings):
         default=0.05, ge=0, description="Relative rise of the loss since germination that a kept seed is forgiven."
     )
     flat_window: float = Field(default=0.05, gt=0, le=0.5, description="Heuristic: window in which the loss is flat.")
-    flat_gain: float = Field(default=0.2, gt=0, description="Heuristic: relative fall of the loss that is still flat.")
+    flat_gain: float = Field(default=0.4, gt=0, description="Heuristic: relative fall of the loss that is still flat.")
     overfit_ratio: float = Field(
         default=1.4, ge=1, description="Heuristic: validation loss over training loss that means overfitting."
     )

@@ -14,7 +14,7 @@ from esper_core.blueprints.catalogue import (
     get_blueprint,
     load_catalogue,
 )
-from esper_core.blueprints.contract import SITE_KINDS, SiteContract, SiteContractError, SiteKind
+from esper_core.blueprints.contract import SITE_KINDS, SiteContract, SiteContractError, SiteKind, check_admitted
 from esper_core.blueprints.kernel_spec import KernelSpec, sha256_hex
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "SiteContractError",
     "SiteKind",
     "UnknownBlueprintError",
+    "check_admitted",
     "get_blueprint",
     "load_catalogue",
     "sha256_hex",

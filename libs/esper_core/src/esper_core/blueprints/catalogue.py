@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 from esper_core.blueprints.bounds import IntegerBound, ParameterBound, ParameterValue, bound_from_dict, complete
 from esper_core.blueprints.contract import SiteContract, SiteContractError, SiteKind
 from esper_core.errors import NotFoundError
+
+READS_INPUT: Final = frozenset({"widen"})
+"""Operators that read what a site's submodule receives, beside its output."""
 
 
 class UnknownBlueprintError(NotFoundError):
@@ -57,6 +60,15 @@ class Blueprint:
     approval_required: bool
     description: str
 
+    @property
+    def reads_input(self) -> bool:
+        """Whether it needs a site that declares the width of its input."""
+        return self.operator in READS_INPUT
+
+    def fits(self, contract: SiteContract) -> bool:
+        """Say whether a site has the kind, and the input, that the blueprint needs."""
+        return contract.kind in self.site_kinds and (contract.inputs > 0 or not self.reads_input)
+
     def complete(self, given: Mapping[str, object]) -> dict[str, ParameterValue]:
         """Check parameter values and fill the rest with the declared defaults, sorted by name."""
         return complete(self.parameters, given)
@@ -76,12 +88,19 @@ class Blueprint:
         return values
 
     def check_contract(self, contract: SiteContract) -> None:
-        """Refuse a site of a kind that the blueprint does not fit."""
+        """Refuse a site of a kind that the blueprint does not fit, or without an input that it needs."""
         if contract.kind not in self.site_kinds:
             raise SiteContractError(
                 f"Blueprint {self.blueprint_id} does not fit a {contract.kind} site.",
                 field="contract.kind",
                 allowed=self.site_kinds,
+            )
+        if self.reads_input and not contract.inputs:
+            raise SiteContractError(
+                f"Blueprint {self.blueprint_id} reads what the site's submodule receives, which this site does not "
+                "offer. Declare the contract's inputs, or take another blueprint.",
+                field="contract.inputs",
+                allowed="a width of at least 1",
             )
 
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -26,6 +26,7 @@ _LAYOUT: Final[dict[str, tuple[str, ...]]] = {
     "image": ("channels", "height", "width"),
 }
 _FIELDS: Final = ("kind", "channels", "length", "height", "width")
+_MAY_OFFER: Final = ("features", "sequence")
 _STAND_IN_EXTENT: Final = 8
 
 
@@ -33,9 +34,25 @@ class SiteContractError(ValidationError):
     """A tensor, module or contract does not have the shape that a site promises."""
 
 
+def check_admitted(blueprint_id: str, admitted: Collection[str]) -> None:
+    """Refuse a blueprint that a site does not admit; a site that names none admits every one.
+
+    Raises
+    ------
+    SiteContractError
+        If it is not among them.
+    """
+    if admitted and blueprint_id not in admitted:
+        raise SiteContractError(
+            f"Blueprint {blueprint_id} may not grow at this site, which admits only {', '.join(admitted)}.",
+            field="blueprint_id",
+            allowed=tuple(admitted),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class SiteContract:
-    """The shape of a site's output, without the batch.
+    """The shape of a site's output, without the batch, and the width of its input where it offers that.
 
     Parameters
     ----------
@@ -45,11 +62,14 @@ class SiteContract:
         Number of features or channels.
     length, height, width : int, optional
         Extents of the positions; None where the site takes any extent.
+    inputs : int
+        Width of what the site's submodule receives as its first argument, laid out as its output; 0 where seeds may
+        not read it.
 
     Raises
     ------
     SiteContractError
-        If the kind is unknown, an extent is not positive, or an extent does not belong to the kind.
+        If the kind is unknown, an extent is not positive, or an extent or an input does not belong to the kind.
     """
 
     kind: SiteKind
@@ -57,6 +77,7 @@ class SiteContract:
     length: int | None = None
     height: int | None = None
     width: int | None = None
+    inputs: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in _LAYOUT:
@@ -65,6 +86,12 @@ class SiteContract:
             )
         for field in _FIELDS[1:]:
             self._check_extent(field)
+        if self.inputs < 0 or (self.inputs and self.kind not in _MAY_OFFER):
+            raise SiteContractError(
+                f"A {self.kind} site cannot offer {self.inputs} inputs.",
+                field="inputs",
+                allowed=f"a width of at least 1 on {' and '.join(_MAY_OFFER)} sites, or 0 for none",
+            )
 
     def _check_extent(self, field: str) -> None:
         value: int | None = getattr(self, field)
@@ -115,6 +142,10 @@ class SiteContract:
         """Return a full shape for a batch; open extents get a small stand-in."""
         return (batch, *(_STAND_IN_EXTENT if extent is None else extent for extent in self.extents))
 
+    def input_shape(self, batch: int) -> tuple[int, ...]:
+        """Return the full shape of what the submodule receives; only where `inputs` is declared."""
+        return (*self.shape(batch)[:-1], self.inputs)
+
     def accepts(self, shape: Sequence[int]) -> bool:
         """Say whether a batch of this shape fits."""
         own = self.extents
@@ -123,18 +154,19 @@ class SiteContract:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the contract as plain data, open extents left out."""
+        """Return the contract as plain data; open extents are left out, and so is an input that is not offered."""
         fields = {field: getattr(self, field) for field in _FIELDS}
-        return {field: value for field, value in fields.items() if value is not None}
+        offered = {"inputs": self.inputs} if self.inputs else {}
+        return {field: value for field, value in fields.items() if value is not None} | offered
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SiteContract:
         """Read a contract written by `to_dict`."""
-        if set(data) - set(_FIELDS) or not {"kind", "channels"} <= set(data):
+        if set(data) - {*_FIELDS, "inputs"} or not {"kind", "channels"} <= set(data):
             raise SiteContractError(
-                "A site contract needs kind and channels, and may have length, height and width.",
+                "A site contract needs kind and channels, and may have length, height, width and inputs.",
                 field="contract",
-                allowed=_FIELDS,
+                allowed=(*_FIELDS, "inputs"),
             )
         return cls(**data)
 

@@ -45,6 +45,7 @@ def _tier(tier: str, text: str) -> str:
 
 def _section(blueprint: Blueprint) -> str:
     facts = f"Risk before assessment: {blueprint.risk:g}. Sites: {', '.join(blueprint.site_kinds)}."
+    facts += " The site must offer its inputs." if blueprint.reads_input else ""
     lines = [f"\n### {blueprint.blueprint_id}\n", f"{blueprint.name}. {blueprint.description} {facts}"]
     if blueprint.parameters:
         lines += ["", "| parameter | allowed | default | meaning |", "|---|---|---|---|"]

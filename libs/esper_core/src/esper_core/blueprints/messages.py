@@ -39,6 +39,7 @@ def contract_to_message(contract: SiteContract) -> leyline.SiteContract:
         length=contract.length or 0,
         height=contract.height or 0,
         width=contract.width or 0,
+        inputs=contract.inputs,
     )
 
 
@@ -50,6 +51,7 @@ def contract_from_message(message: leyline.SiteContract) -> SiteContract:
         length=message.length or None,
         height=message.height or None,
         width=message.width or None,
+        inputs=message.inputs,
     )
 
 

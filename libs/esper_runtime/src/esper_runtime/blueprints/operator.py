@@ -19,10 +19,12 @@ class Operator(nn.Module):
 
     `delta(x)` is exactly zero after `initialise` in every operator except the fixtures. The forward pass answers with
     the change itself, as RESIDUAL blending adds it, or with `x + delta(x)` where `replaces` is set, as the convex
-    modes need a full replacement; at the start that replacement is exactly `x`.
+    modes need a full replacement; at the start that replacement is exactly `x`. Where `wants_input` is set, a second
+    argument is what the site's submodule received, and `delta` reads that instead.
     """
 
     replaces: bool = False
+    wants_input: bool = False
 
     def delta(self, x: Tensor) -> Tensor:
         """Return the change of the site's output, of the same shape."""
@@ -32,9 +34,10 @@ class Operator(nn.Module):
         """Set every parameter and buffer, drawing from this generator only."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *received: Tensor) -> Tensor:
         """Return the change, or the replacement."""
-        change = self.delta(x)
+        (read,) = received if self.wants_input else (x,)
+        change = self.delta(read)
         return x + change if self.replaces else change
 
 

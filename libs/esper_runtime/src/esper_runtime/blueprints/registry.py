@@ -22,11 +22,13 @@ from esper_runtime.blueprints import (
     mixture,
     mlp,
     norm,
+    widen,
 )
 from esper_runtime.blueprints.operator import Operator, OperatorKind
 
 _KINDS: Final = (
     mlp.KIND,
+    widen.KIND,
     norm.KIND,
     low_rank.KIND,
     convolution.CONV1D,

@@ -35,7 +35,8 @@ class GrowthStep:
 
 
 def kernel_of(host: Host, planned: GrowthStep) -> KernelSpec:
-    """Return the kernel that a step of the plan asks for at its measured site."""
+    """Return the kernel that a step of the plan asks for at its measured site, if it may grow there."""
+    host.site(planned.site).admit(planned.blueprint_id)
     return KernelSpec(planned.blueprint_id, host.contract(planned.site), planned.parameters)
 
 

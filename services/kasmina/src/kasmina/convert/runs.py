@@ -43,7 +43,8 @@ def greeting_from_message(message: kasmina_pb2.Hello) -> Greeting:
 
 def _site(message: leyline.Site) -> Site:
     contract = contract_from_message(message.contract)
-    return Site(parse_site(message.name, "sites.name"), message.module_path, contract, message.depth)
+    name, admitted = parse_site(message.name, "sites.name"), tuple(message.blueprint_ids)
+    return Site(name, message.module_path, contract, message.depth, admitted)
 
 
 def _held(message: leyline.SeedState) -> Held:

@@ -104,7 +104,12 @@ def _seed(seed: leyline.SeedState, index: int, run_id: str, sink: ViolationSink 
 
 def _plan(context: leyline.RunContext) -> RunPlan:
     sites = tuple(
-        SiteView(require_id("context.sites.name", site.name), contract_from_message(site.contract), site.depth)
+        SiteView(
+            require_id("context.sites.name", site.name),
+            contract_from_message(site.contract),
+            site.depth,
+            tuple(site.blueprint_ids),
+        )
         for site in context.sites
     )
     return RunPlan(

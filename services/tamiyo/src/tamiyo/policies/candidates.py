@@ -1,9 +1,11 @@
 """Where a run could grow, with what, and how promising each pair is.
 
-The score is ``weight(operator) * log2(1 + added / parameters)`` plus up to 0.25 for a site near the input: capacity
-counts with falling returns, relative to what is there, an operator that computes something new at every position counts
-more than one that only rescales, and what grows early in the network serves all that comes after it (measured in
-docs/notes/growth-findings.md). `mlp_residual` leads on features and sequences, `conv1d_residual` on channels_1d,
+The score is ``weight(operator) * log2(1 + added / parameters)`` plus up to 0.25 for a site near the input, less 0.15
+where the same blueprint has been kept at the same site already: capacity counts with falling returns, relative to what
+is there, an operator that computes something new at every position counts more than one that only rescales, what grows
+early in the network serves all that comes after it (measured in docs/notes/growth-findings.md), and a net that is
+widened in two places does better than one that is widened twice in one (docs/notes/letter-sizing.md). `widen` leads
+where a site offers its input, `mlp_residual` on other features and sequences, `conv1d_residual` on channels_1d,
 `conv2d_residual` on images.
 """
 
@@ -18,10 +20,11 @@ from tamiyo.actions import Candidate
 from tamiyo.capacity import parameters_added
 from tamiyo.catalogue import BlueprintCard, BlueprintSnapshot
 from tamiyo.memory import RunMemory
-from tamiyo.observation import Observation, RunPlan, SiteView
+from tamiyo.observation import KEPT, Observation, RunPlan, SiteView
 from tamiyo.policies.rules import GrowthRules
 
 WEIGHTS: Final[Mapping[str, float]] = {
+    "widen": 1.15,
     "mlp_residual": 1.0,
     "conv1d_residual": 1.0,
     "conv2d_residual": 1.0,
@@ -37,6 +40,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "squeeze_excitation": 0.4,
 }
 EARLY_SITE_BONUS: Final = 0.25
+REPEAT_MALUS: Final = 0.15
 PREFERENCE_BONUS: Final = 1.0
 
 
@@ -45,9 +49,9 @@ def candidates(
 ) -> list[Candidate]:
     """Return every pair that may be germinated now, best first.
 
-    Left out are blueprints that the run or the library does not allow, kinds of site that they do not fit, sites with a
-    seed under way, pairs that were culled lately or never came up, and sizes beyond the growth step or the parameter
-    budget.
+    Left out are blueprints that the run, the library or the site does not allow, sites that they do not fit or that
+    lack the input they need, sites with a seed under way, pairs that were culled lately or never came up, and sizes
+    beyond the growth step or the parameter budget.
     """
     plan = memory.plan
     if plan is None:
@@ -84,14 +88,14 @@ def _candidate(
 ) -> Candidate | None:
     """Return the largest variant that fits, or None."""
     blueprint, now = card.blueprint, max(1, seen.parameters or plan.host_parameters)
-    if site.contract.kind not in blueprint.site_kinds:
+    if not site.admits(blueprint):
         return None
     for values in _variants(blueprint, rules):
         added = parameters_added(blueprint, values, site.contract)
         if added is not None and _fits(added, now, plan, rules):
-            score = _score(blueprint, added, now, site, plan, rules)
+            score = _score(blueprint, added, now, site, plan, rules) - _repeated(seen, site, blueprint)
             reason = f"adds {added} parameters to {now}"
-            return Candidate(site.name, blueprint.blueprint_id, score, reason, values, added)
+            return Candidate(site.name, blueprint.blueprint_id, round(score, 6), reason, values, added)
     return None
 
 
@@ -119,4 +123,13 @@ def _score(blueprint: Blueprint, added: int, now: int, site: SiteView, plan: Run
     deepest = max(one.depth for one in plan.sites)
     early = EARLY_SITE_BONUS * (1 - site.depth / deepest) if deepest else 0.0
     preferred = PREFERENCE_BONUS if site.name in rules.sites_preferred else 0.0
-    return round(WEIGHTS.get(blueprint.operator, 0.0) * math.log2(1 + added / now) + early + preferred, 6)
+    return WEIGHTS.get(blueprint.operator, 0.0) * math.log2(1 + added / now) + early + preferred
+
+
+def _repeated(seen: Observation, site: SiteView, blueprint: Blueprint) -> float:
+    kept = any(
+        seed.site == site.name and seed.blueprint_id == blueprint.blueprint_id
+        for seed in seen.seeds
+        if seed.stage in KEPT
+    )
+    return REPEAT_MALUS if kept else 0.0

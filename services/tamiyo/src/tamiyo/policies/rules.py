@@ -39,7 +39,7 @@ class GrowthRules:
     """
 
     fractions: tuple[float, ...] = (0.08, 0.18, 0.30, 0.42)
-    window_start: float = 0.05
+    window_start: float = 0.03
     window_end: float = 0.5
     growth_max: float = 2.0
     expansions: tuple[float, ...] = (1.75, 1.5, 1.0, 0.75, 0.5, 0.25, 0.125)
@@ -51,5 +51,5 @@ class GrowthRules:
     final_patience_s: float = 4.0
     harm_tolerance: float = 0.05
     flat_window: float = 0.05
-    flat_gain: float = 0.2
+    flat_gain: float = 0.4
     overfit_ratio: float = 1.4

@@ -28,6 +28,7 @@ def run_facts(session: Session) -> RunFacts:
                 module_path=site.module_path,
                 contract=contract_to_message(host.contract(site.name)),
                 depth=site.depth,
+                blueprint_ids=site.blueprint_ids,
             )
             for site in sites
         ),
@@ -45,11 +46,11 @@ def run_facts(session: Session) -> RunFacts:
 def eligible_blueprints(session: Session) -> tuple[str, ...]:
     """Return every blueprint that may be used freely and fits a site, those that the task found best first."""
     preferred = session.task.default_spec().growth.blueprint_ids
-    kinds = {site.kind for site in session.host.sites}
+    contracts = [session.host.contract(site.name) for site in session.host.sites]
     fitting = [
         blueprint.blueprint_id
         for blueprint in load_catalogue()
-        if blueprint.tier == "SAFE" and not blueprint.quarantine_only and kinds & set(blueprint.site_kinds)
+        if blueprint.tier == "SAFE" and not blueprint.quarantine_only and any(map(blueprint.fits, contracts))
     ]
     first = [name for name in preferred if name in fitting]
     return (*first, *(name for name in fitting if name not in first))

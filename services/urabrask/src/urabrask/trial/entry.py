@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from esper_core.blueprints import KernelSpec, SiteContract
-from esper_runtime import load_kernel, materialise
+from esper_runtime import materialise
 from esper_runtime.blueprints import parameter_count
 from urabrask.assessment.observations import Observations, Profile
+from urabrask.trial.feeding import load_fed
 from urabrask.trial.limits import memory_limit
 from urabrask.trial.numbers import inputs
 from urabrask.trial.speed import measure_profile
@@ -48,7 +49,7 @@ def benchmark(
     """Time the forward pass of a kernel at the given batch sizes."""
     kernel = KernelSpec.from_dict(spec)
     with memory_limit(memory_mib):
-        module = load_kernel(kernel, weights).eval()
+        module = load_fed(kernel, weights)
         return tuple(measure_profile(module, inputs(kernel.contract, batch, seed)) for batch in batch_sizes)
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from esper_core.blueprints import KernelSpec, SiteContract, SiteContractError
-from esper_runtime import check_module, load_kernel
+from esper_runtime import check_module
 from esper_runtime.blueprints import flops, parameter_count
 from urabrask.assessment.observations import Learning, Observations, Precision
+from urabrask.trial.feeding import load_fed
 from urabrask.trial.learning import AdamRule, SgdRule, teach
 from urabrask.trial.limits import memory_is_limited, resident_bytes
 from urabrask.trial.memory import WatchedRule
@@ -83,7 +84,7 @@ class Trial:
         )
 
     def _load(self) -> nn.Module:
-        return load_kernel(self._kernel, self._weights).eval()
+        return load_fed(self._kernel, self._weights)
 
     def _teach(self) -> tuple[nn.Module, tuple[Learning, ...], int | None]:
         contract, taught = self._kernel.contract, self._load()

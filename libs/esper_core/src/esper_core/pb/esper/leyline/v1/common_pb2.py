@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65sper/leyline/v1/common.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/enums.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x01\n\x0f\x43ommandSecurity\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\t\x12-\n\tissued_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10\x66reshness_window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06key_id\x18\x05 \x01(\t\"\xfe\x01\n\x0fHardwareContext\x12\x13\n\x0b\x64\x65vice_type\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x17\n\x0fmemory_total_gb\x18\x03 \x01(\x01\x12\x1b\n\x13memory_available_gb\x18\x04 \x01(\x01\x12\x1b\n\x13utilisation_percent\x18\x05 \x01(\x01\x12 \n\x13temperature_celsius\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12\x63ompute_capability\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\x16\n\x14_temperature_celsiusB\x15\n\x13_compute_capability\"y\n\x0cSiteContract\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.esper.leyline.v1.SiteKind\x12\x10\n\x08\x63hannels\x18\x02 \x01(\r\x12\x0e\n\x06length\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\"j\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmodule_path\x18\x02 \x01(\t\x12\x30\n\x08\x63ontract\x18\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.SiteContract\x12\r\n\x05\x64\x65pth\x18\x04 \x01(\r\"n\n\x12\x42lueprintParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04real\x18\x03 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\x0e\n\x04\x66lag\x18\x05 \x01(\x08H\x00\x42\x07\n\x05value\"8\n\x0bNamedNumber\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0c\n\x04unit\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65sper/leyline/v1/common.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/enums.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x01\n\x0f\x43ommandSecurity\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\t\x12-\n\tissued_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10\x66reshness_window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06key_id\x18\x05 \x01(\t\"\xfe\x01\n\x0fHardwareContext\x12\x13\n\x0b\x64\x65vice_type\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x17\n\x0fmemory_total_gb\x18\x03 \x01(\x01\x12\x1b\n\x13memory_available_gb\x18\x04 \x01(\x01\x12\x1b\n\x13utilisation_percent\x18\x05 \x01(\x01\x12 \n\x13temperature_celsius\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12\x63ompute_capability\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\x16\n\x14_temperature_celsiusB\x15\n\x13_compute_capability\"\x89\x01\n\x0cSiteContract\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.esper.leyline.v1.SiteKind\x12\x10\n\x08\x63hannels\x18\x02 \x01(\r\x12\x0e\n\x06length\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06inputs\x18\x06 \x01(\r\"\x81\x01\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmodule_path\x18\x02 \x01(\t\x12\x30\n\x08\x63ontract\x18\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.SiteContract\x12\r\n\x05\x64\x65pth\x18\x04 \x01(\r\x12\x15\n\rblueprint_ids\x18\x05 \x03(\t\"n\n\x12\x42lueprintParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04real\x18\x03 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\x0e\n\x04\x66lag\x18\x05 \x01(\x08H\x00\x42\x07\n\x05value\"8\n\x0bNamedNumber\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0c\n\x04unit\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,12 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMANDSECURITY']._serialized_end=314
   _globals['_HARDWARECONTEXT']._serialized_start=317
   _globals['_HARDWARECONTEXT']._serialized_end=571
-  _globals['_SITECONTRACT']._serialized_start=573
-  _globals['_SITECONTRACT']._serialized_end=694
-  _globals['_SITE']._serialized_start=696
-  _globals['_SITE']._serialized_end=802
-  _globals['_BLUEPRINTPARAMETER']._serialized_start=804
-  _globals['_BLUEPRINTPARAMETER']._serialized_end=914
-  _globals['_NAMEDNUMBER']._serialized_start=916
-  _globals['_NAMEDNUMBER']._serialized_end=972
+  _globals['_SITECONTRACT']._serialized_start=574
+  _globals['_SITECONTRACT']._serialized_end=711
+  _globals['_SITE']._serialized_start=714
+  _globals['_SITE']._serialized_end=843
+  _globals['_BLUEPRINTPARAMETER']._serialized_start=845
+  _globals['_BLUEPRINTPARAMETER']._serialized_end=955
+  _globals['_NAMEDNUMBER']._serialized_start=957
+  _globals['_NAMEDNUMBER']._serialized_end=1013
 # @@protoc_insertion_point(module_scope)

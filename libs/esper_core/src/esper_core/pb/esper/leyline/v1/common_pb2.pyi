@@ -3,11 +3,13 @@
 isort:skip_file
 Values that several topics share."""
 
+from collections import abc as _abc
 from esper_core.pb.esper.leyline.v1 import enums_pb2 as _enums_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -125,6 +127,7 @@ class SiteContract(_message.Message):
     LENGTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
     kind: _enums_pb2.SiteKind.ValueType
     """Shape family."""
     channels: _builtins.int
@@ -135,6 +138,8 @@ class SiteContract(_message.Message):
     """Image height; 0 where the kind has none."""
     width: _builtins.int
     """Image width; 0 where the kind has none."""
+    inputs: _builtins.int
+    """Width of what the site's submodule receives, laid out as its output; 0 where seeds may not read it."""
     def __init__(
         self,
         *,
@@ -143,10 +148,11 @@ class SiteContract(_message.Message):
         length: _builtins.int = ...,
         height: _builtins.int = ...,
         width: _builtins.int = ...,
+        inputs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "height", b"height", "kind", b"kind", "length", b"length", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "height", b"height", "inputs", b"inputs", "kind", b"kind", "length", b"length", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -162,6 +168,7 @@ class Site(_message.Message):
     MODULE_PATH_FIELD_NUMBER: _builtins.int
     CONTRACT_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
+    BLUEPRINT_IDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the site, unique in its host."""
     module_path: _builtins.str
@@ -172,6 +179,10 @@ class Site(_message.Message):
     def contract(self) -> Global___SiteContract:
         """Shape at the site."""
 
+    @_builtins.property
+    def blueprint_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The only blueprints that may grow here; empty where every one that fits may."""
+
     def __init__(
         self,
         *,
@@ -179,10 +190,11 @@ class Site(_message.Message):
         module_path: _builtins.str = ...,
         contract: Global___SiteContract | None = ...,
         depth: _builtins.int = ...,
+        blueprint_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "depth", b"depth", "module_path", b"module_path", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blueprint_ids", b"blueprint_ids", "contract", b"contract", "depth", b"depth", "module_path", b"module_path", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

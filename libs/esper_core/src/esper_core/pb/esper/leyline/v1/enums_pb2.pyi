@@ -1242,6 +1242,8 @@ class _BlueprintOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Blu
     """A convolution per channel on images."""
     BLUEPRINT_OPERATOR_DILATED_CONV2D: _BlueprintOperator.ValueType  # 21
     """A dilated convolution on images."""
+    BLUEPRINT_OPERATOR_WIDEN: _BlueprintOperator.ValueType  # 22
+    """New hidden units beside a submodule, from its input to its output."""
 
 class BlueprintOperator(_BlueprintOperator, metaclass=_BlueprintOperatorEnumTypeWrapper):
     """The operator that a blueprint builds."""
@@ -1290,4 +1292,6 @@ BLUEPRINT_OPERATOR_DEPTHWISE_CONV2D: BlueprintOperator.ValueType  # 20
 """A convolution per channel on images."""
 BLUEPRINT_OPERATOR_DILATED_CONV2D: BlueprintOperator.ValueType  # 21
 """A dilated convolution on images."""
+BLUEPRINT_OPERATOR_WIDEN: BlueprintOperator.ValueType  # 22
+"""New hidden units beside a submodule, from its input to its output."""
 Global___BlueprintOperator: _TypeAlias = BlueprintOperator  # noqa: Y015
