@@ -80,6 +80,15 @@ def test_one_odd_point_does_not_move_the_curve_and_noise_widens_it() -> None:
     assert far.standard_error / far.expected_loss > near.standard_error / near.expected_loss > 0
 
 
+def test_a_line_through_some_of_a_few_noisy_points_does_not_pass_for_a_sure_one() -> None:
+    # Letter, learning rate 0.02: five passes before a seed germinated, and one with it.
+    curve = [CurvePoint(109, 0.687), CurvePoint(218, 0.517), CurvePoint(327, 0.442)]
+    curve += [CurvePoint(436, 0.441), CurvePoint(545, 0.362)]
+    found = measure_improvement(curve, CurvePoint(1040, 0.300))
+    assert found is not None and found.improvement < 0
+    assert -found.improvement < 1.96 * found.standard_error < found.expected_loss / 4
+
+
 def test_too_few_points_tell_nothing() -> None:
     assert measure_improvement(power_law(range(100, 301, 100)), CurvePoint(400, 0.3)) is None
     assert measure_improvement([CurvePoint(0, 3.0)] * 9, CurvePoint(400, 0.3)) is None

@@ -1,9 +1,11 @@
 """Total improvement: how far the loss is below the curve that the model was on before the seed was germinated.
 
 Held-out losses L at steps t before germination are fitted by a power law, log L = a + b log t, with the Theil–Sen slope
-(the median of all pairwise slopes), which one odd point cannot move. The standard error at a later step comes from the
-spread of the residuals (1.4826 times their median absolute deviation) and grows with the distance in log t from the
-points, as for a straight line. A power law flattens on its own, so a healthy curve isn't extrapolated below zero.
+(the median of all pairwise slopes), which one odd point cannot move. The standard error is that of one more point at a
+later step. It comes from the root mean square of the residuals, with the two fitted numbers taken off their count: a
+median of so few is often next to nothing, because the line goes through some of them. It holds the noise of that point
+itself, and grows with the distance in log t from the points, as for a straight line. A power law flattens on its own,
+so that a healthy curve isn't extrapolated below zero.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from dataclasses import dataclass
 from typing import Final
 
 MINIMUM_POINTS: Final = 4
-_NORMAL_MAD: Final = 1.4826
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class Improvement:
-    """What the curve promised, what was observed, and how sure the promise is (standard error, in loss)."""
+    """What the curve promised, what was observed, and by how much a point may miss it (standard error, in loss)."""
 
     expected_loss: float
     observed_loss: float
@@ -78,7 +79,8 @@ class _Line:
 
     def at(self, x: float) -> tuple[float, float]:
         expected = math.exp(self.intercept + self.slope * x)
-        relative = self.spread * math.sqrt(1 / self.count + (x - self.mean_x) ** 2 / self.sum_squares_x)
+        of_line = 1 / self.count + (x - self.mean_x) ** 2 / self.sum_squares_x
+        relative = self.spread * math.sqrt(1 + of_line)
         return expected, expected * relative
 
 
@@ -100,12 +102,12 @@ def _fit(points: Sequence[CurvePoint]) -> _Line | None:
         return None
     slope = statistics.median(slopes)
     intercept = statistics.median(y - slope * x for x, y in zip(xs, ys, strict=True))
-    residuals = [abs(y - intercept - slope * x) for x, y in zip(xs, ys, strict=True)]
+    squares = sum((y - intercept - slope * x) ** 2 for x, y in zip(xs, ys, strict=True))
     mean = statistics.fmean(xs)
     return _Line(
         intercept=intercept,
         slope=slope,
-        spread=_NORMAL_MAD * statistics.median(residuals),
+        spread=math.sqrt(squares / (len(points) - 2)),
         count=len(points),
         mean_x=mean,
         sum_squares_x=sum((x - mean) ** 2 for x in xs),
