@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esper_cli.run_spec import RunOptions, run_spec, task_parameter, whole_number
+from esper_core import leyline
 from esper_core.errors import ValidationError
 
 
@@ -17,6 +18,11 @@ def test_a_bare_task_leaves_everything_else_to_its_defaults() -> None:
 
 def test_a_batch_may_go_through_in_parts() -> None:
     assert run_spec(RunOptions("letter", batch_size=64, gradient_accumulation=4)).gradient_accumulation == 4
+
+
+def test_a_run_may_be_compiled_and_computed_in_less_precision() -> None:
+    spec = run_spec(RunOptions("letter", compile=True, precision="bfloat16"))
+    assert spec.compile and spec.precision == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -55,3 +61,26 @@ def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
 def test_the_rate_of_seeds_leaves_the_policy_to_the_task() -> None:
     spec = run_spec(RunOptions("letter", seed_factor=0.25))
     assert (spec.learning_rate.policy, spec.learning_rate.seed_factor) == ("", 0.25)
+
+
+def test_asking_for_projection_names_the_losses() -> None:
+    spec = run_spec(RunOptions("letter", pcgrad="seed"))
+    assert (spec.gradient_aggregation, spec.pcgrad_losses) == ("pcgrad", "seed")
+    assert not run_spec(RunOptions("letter")).gradient_aggregation
+
+
+def test_scales_of_gradients_are_read_with_and_without_a_site() -> None:
+    first, second = run_spec(RunOptions("letter", gradient_scales=("blending=0.5", "hidden1:all=2"))).gradient_scales
+    assert (first.site, first.stage, first.scale) == ("", leyline.SEED_STAGE_BLENDING, 0.5)
+    assert (second.site, second.stage, second.scale) == ("hidden1", leyline.SEED_STAGE_UNSPECIFIED, 2.0)
+
+
+@pytest.mark.parametrize("text", ["blending", "nowhere=1", "all=much", "=2"])
+def test_what_scales_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="scales no gradients"):
+        run_spec(RunOptions("letter", gradient_scales=(text,)))
+
+
+def test_the_loss_is_attributed_only_where_somebody_asks() -> None:
+    assert run_spec(RunOptions("letter", attribution="probe")).attribution == "probe"
+    assert not run_spec(RunOptions("letter")).attribution

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from esper_core import leyline
 from esper_core.settings import load
 from esper_core.telemetry import Instruments
+from kasmina.convert.evidence import evidence_from_message, evidence_to_message
 from kasmina.gates.limits import GateLimits
 from kasmina.rules import Rules
 from kasmina.settings import KasminaSettings
@@ -90,6 +91,21 @@ def test_what_a_blend_really_does_is_told() -> None:
     Telemetry(Instruments(registry), Heard()).evidence(replace(evidence, **figures), run.executor.ledger)  # type: ignore[arg-type]
     found = {name: registry.get_sample_value(f"kasmina_seed_{name}", {"site": "hidden"}) for name in figures}
     assert found == figures
+
+
+@pytest.mark.req("KAS-17")
+@pytest.mark.parametrize(("compiled", "told", "fallbacks"), [(True, 1.0, 0), (False, 0.0, 1), (None, None, 0)])
+def test_whether_a_seed_runs_compiled_is_told(compiled: bool | None, told: float | None, fallbacks: int) -> None:
+    run, registry = lived(0.05), CollectorRegistry()
+    ledger = run.executor.ledger
+    before = ledger.seeds[SEED].evidence
+    assert before is not None
+    evidence = evidence_from_message(evidence_to_message(replace(before, compiled=compiled)))
+    assert evidence.compiled is compiled
+    ledger.seeds[SEED] = replace(ledger.seeds[SEED], stage=leyline.SEED_STAGE_BLENDING, evidence=evidence)
+    Telemetry(Instruments(registry), Heard()).evidence(evidence, ledger)
+    assert registry.get_sample_value("kasmina_seed_compiled", {"site": "hidden"}) == told
+    assert registry.get_sample_value("kasmina_seeds_uncompiled") == fallbacks
 
 
 def test_the_figures_of_a_seed_have_bounded_labels_in_prometheus() -> None:

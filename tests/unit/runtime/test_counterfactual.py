@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esper_core.errors import DependencyViolationError, ValidationError
-from esper_runtime import add_seed_group, probe, stages
+from esper_runtime import Host, add_seed_group, probe, stages
+from esper_runtime.counterfactual import left_out
 from support.growth import SEED, batch, equal_bits, grow, shake, state_of, tiny_host, train
 
 
@@ -88,3 +89,30 @@ def test_missing_batches_and_reduced_losses_are_refused() -> None:
         probe(host, SEED, [], losses)
     with pytest.raises(ValidationError):
         probe(host, SEED, [batch()], lambda model, held: losses(model, held).mean())
+
+
+def gradients(host: Host) -> dict[str, Tensor]:
+    return {found.name: found.tensor.grad for found in host.named_parameters() if found.tensor.grad is not None}
+
+
+def test_a_seed_that_is_left_out_leaves_the_host_the_gradients_that_it_would_have_alone() -> None:
+    host, alone = tiny_host(), tiny_host()
+    shake(grow(host))
+    host.set_stage(SEED, stages.BLENDING)
+    host.graft(SEED).set_alpha(0.7)
+    before, random_state, alpha = state_of(host), torch.get_rng_state(), host.graft(SEED).alpha
+    with left_out(host, SEED):
+        losses(host.model, batch()).mean().backward()
+    assert equal_bits(state_of(host), before) and torch.equal(torch.get_rng_state(), random_state)
+    assert host.graft(SEED).alpha is alpha and host.graft(SEED).route == "live"
+    losses(alone.model, batch()).mean().backward()
+    assert equal_bits(gradients(host), gradients(alone))
+
+
+def test_a_pass_that_fails_puts_the_seed_back() -> None:
+    host = tiny_host()
+    grow(host)
+    host.set_stage(SEED, stages.BLENDING)
+    with pytest.raises(RuntimeError), left_out(host, SEED):
+        raise RuntimeError("out of memory")
+    assert host.graft(SEED).route == "live"

@@ -102,6 +102,17 @@ def test_the_measure_does_not_depend_on_the_scale_of_the_loss(scale: float) -> N
     )
 
 
+@pytest.mark.req("KAS-8")
+def test_a_loss_scale_that_is_taken_off_the_gradients_is_taken_off_the_leak() -> None:
+    plain, host = measure(reaching_host())[0], reaching_host()
+    with watch_leaks(host, torch.Generator().manual_seed(4), loss_scale=1024.0) as meters:
+        backward(host, 1024.0)
+    for parameter in host.model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= 1024.0
+    assert meters[SEED].read() == Leak(pytest.approx(plain.cosine), pytest.approx(plain.ratio))  # type: ignore[arg-type]
+
+
 @pytest.mark.req("KAS-7")
 def test_a_large_tensor_is_sampled_and_never_permuted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch, "randperm")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from esper_core import leyline
 from esper_core.errors import ValidationError
+from support.device_waits import waits
 from support.tolaria_runs import attach, directive, letter_spec, open_letter, prepare_kernel, small_run
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.service.submission import check_spec
@@ -65,6 +66,15 @@ def test_parts_are_no_steps_and_cost_no_more() -> None:
             training_step(session, 4.0)
     assert divided.counters == whole.counters and divided.sampler.cursor == whole.sampler.cursor
     assert divided.cost == whole.cost and divided.fraction == whole.fraction
+
+
+@pytest.mark.req("TOL-31")
+def test_a_step_in_parts_waits_for_the_device_as_often_as_a_whole_one() -> None:
+    found = []
+    for session in (open_letter(), in_parts()):
+        training_step(session, 4.0)
+        found.append(waits(lambda session=session: training_step(session, 4.0)))
+    assert found[0] == found[1] > 0
 
 
 def test_a_run_in_parts_goes_on_bit_for_bit_from_a_snapshot() -> None:

@@ -37,7 +37,8 @@ from support.tolaria_runs import (
     small_run,
 )
 from support.waiting import wait_until
-from tolaria.aggregation.projection import Projected, project
+from tolaria.aggregation.pool import Met
+from tolaria.aggregation.projection import add_up, weigh
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.reporting.metering import meter
 from tolaria.rundir import RunDirectory, RunRequest
@@ -301,7 +302,7 @@ def test_the_flops_of_a_teacher_are_counted_in_the_budget(
     run.events.close()
 
 
-def projected_by_hand(session: Session) -> Projected:
+def projected_by_hand(session: Session) -> tuple[torch.Tensor, Met]:
     """Project the gradients of both losses of the first batch."""
     batch, parameters = session.next_batch(), list(session.host.model.parameters())
     outputs, rows = session.host.model(batch.inputs), []
@@ -310,18 +311,20 @@ def projected_by_hand(session: Session) -> Projected:
     for loss in (F.cross_entropy(outputs, batch.targets), taught):
         found = torch.autograd.grad(loss, parameters, retain_graph=True)
         rows.append(torch.cat([gradient.flatten() for gradient in found]))
-    return project(torch.stack(rows), random.Random("7/0"))
+    stacked = torch.stack(rows)
+    weighed = weigh((stacked @ stacked.T).tolist(), random.Random("7/0"))
+    return add_up(stacked, weighed), Met(weighed.conflicts, 1)
 
 
 @pytest.mark.req("KAS-18", "TOL-30")
 def test_where_gradients_are_projected_the_teachers_loss_meets_the_hosts(source: Path) -> None:
     plain, met = student(source, 2.0), student(source, 2.0, gradient_aggregation="pcgrad")
     assert (plain.losses_apart, met.losses_apart) == (1, 2)
-    expected = projected_by_hand(plain)
+    expected, meeting = projected_by_hand(plain)
     result = training_step(met, 4.0)
     found = torch.cat([one.grad.flatten() for one in met.host.model.parameters() if one.grad is not None])
-    torch.testing.assert_close(found, expected.gradient_N)
-    assert result.conflict_rate == expected.conflicts / expected.pairs
+    torch.testing.assert_close(found, expected)
+    assert result.met == {"host": meeting}
     assert {one.conflict_rate for one in train(met, 40)} <= {0.0, 1.0}
 
 

@@ -12,7 +12,18 @@ from esper_cli.run_client import stage_word, state_word
 from esper_core import leyline
 from esper_core.clocks import from_duration
 
-_KINDS: Final = ("seed", "rollback", "emergency", "control_loss", "state", "gate", "command", "teacher", "breaker")
+_KINDS: Final = (
+    "seed",
+    "rollback",
+    "emergency",
+    "control_loss",
+    "state",
+    "gate",
+    "command",
+    "teacher",
+    "breaker",
+    "speed",
+)
 
 
 def follow(events: Iterable[leyline.RunEvent], label: str) -> None:
@@ -73,7 +84,12 @@ def _told_of_parts(event: leyline.RunEvent) -> str:
     if which == "teacher":
         verb = "takes part" if event.teacher.takes_part else "has gone"
         return f"teacher {event.teacher.teacher_id} {verb}: {event.teacher.reason}"
-    return ""
+    return _of_speed(event.speed)
+
+
+def _of_speed(note: leyline.SpeedNote) -> str:
+    # Compiling and overflows are everyday matters; that something is slower than asked for is not.
+    return note.reason if note.what.endswith("_fallback") else ""
 
 
 def _figures(progress: leyline.RunProgress) -> str:

@@ -40,6 +40,12 @@ class RunOptions:
         Examples per step.
     gradient_accumulation : int
         Parts in which a batch goes through the model.
+    pcgrad : str
+        Losses whose conflicting gradients are projected; empty adds all gradients up.
+    attribution : str
+        How to attribute the movement of the loss to host and seeds; empty for not at all.
+    gradient_scales : tuple[str, ...]
+        Factors on the gradients of seeds as [site:]stage=factor.
     sites, blueprints : tuple[str, ...]
         Where and with what it may grow; empty means everything allowed.
     max_seeds, max_parameters : int
@@ -58,6 +64,10 @@ class RunOptions:
         "continue" or "halt".
     teacher : TeacherSpec or None
         Model to learn from besides the targets.
+    compile : bool
+        Whether the model is compiled block by block.
+    precision : str
+        What the forward pass computes in; empty means float32.
     """
 
     task: str
@@ -73,6 +83,9 @@ class RunOptions:
     seed_factor: float = 0.0
     batch_size: int = 0
     gradient_accumulation: int = 0
+    pcgrad: str = ""
+    attribution: str = ""
+    gradient_scales: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     blueprints: tuple[str, ...] = ()
     max_seeds: int = 0
@@ -84,6 +97,8 @@ class RunOptions:
     start_from: str = ""
     on_control_loss: str = ""
     teacher: leyline.TeacherSpec | None = None
+    compile: bool = False
+    precision: str = ""
 
 
 def run_spec(options: RunOptions) -> leyline.RunSpec:
@@ -105,12 +120,18 @@ def run_spec(options: RunOptions) -> leyline.RunSpec:
         flops_budget=options.flops,
         batch_size=options.batch_size,
         gradient_accumulation=options.gradient_accumulation,
+        gradient_aggregation="pcgrad" if options.pcgrad else "",
+        pcgrad_losses=options.pcgrad,
+        attribution=options.attribution,
+        gradient_scales=[gradient_scale(text) for text in options.gradient_scales],
         random_seed=options.random_seed,
         device=options.device,
         label=options.label,
         start_from=options.start_from,
         on_control_loss=options.on_control_loss,
         teacher=options.teacher,
+        compile=options.compile,
+        precision=options.precision,
         growth=leyline.GrowthSpec(
             policy=options.policy,
             sites=options.sites,
@@ -153,6 +174,29 @@ def task_parameter(text: str) -> leyline.TaskParameter:
         except ValueError:
             continue
     return leyline.TaskParameter(name=name, text=value)
+
+
+def gradient_scale(text: str) -> leyline.GradientScale:
+    """Read [site:]stage=factor, where the stage is "all" or a stage of a seed that learns; the trainer checks bounds.
+
+    Raises
+    ------
+    ValidationError
+        If it is something else.
+    """
+    name, _, value = text.partition("=")
+    site, _, stage = name.rpartition(":")
+    try:
+        number = (
+            leyline.SEED_STAGE_UNSPECIFIED if stage == "all" else leyline.SeedStage.Value(f"SEED_STAGE_{stage.upper()}")
+        )
+        return leyline.GradientScale(site=site, stage=number, scale=float(value))
+    except ValueError as error:
+        raise ValidationError(
+            f"{text!r} scales no gradients.",
+            field="--gradient-scale",
+            allowed="[site:]stage=factor, such as training=0.5 or hidden1:all=2",
+        ) from error
 
 
 def whole_number(text: str, option: str) -> int:

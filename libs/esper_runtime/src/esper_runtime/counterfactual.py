@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from esper_core.errors import DependencyViolationError, ValidationError
 from esper_runtime.graft import Graft, Route
 from esper_runtime.host import Host
-from esper_runtime.undisturbed import undisturbed
+from esper_runtime.isolation import frozen, keeps_statistics
+from esper_runtime.undisturbed import preserved_buffers, preserved_random_state, undisturbed
 
 PerExampleLoss = Callable[[nn.Module, Any], Tensor]
 """Runs a model on one batch and answers with the loss of each example, shape (B,)."""
@@ -116,6 +117,24 @@ def probe(
         )
     ratio = float(torch.stack(ratios).mean()) if ratios else 0.0
     return _summary(torch.cat(losses_with), torch.cat(losses_without), ratio, strength)
+
+
+@contextmanager
+def left_out(host: Host, seed_id: str) -> Iterator[None]:
+    """Run the block as if a seed were not there, with gradients for everybody else.
+
+    Random state and running statistics are afterwards as they were, so that this pass leaves nothing but gradients.
+
+    Raises
+    ------
+    UnknownSeedError
+        If no such seed is attached.
+    """
+    graft, modules = host.graft(seed_id), list(host.model.modules())
+    counting = [module for module in modules if not keeps_statistics(module)]
+    bypassed = _standing(graft, "bypass", graft.alpha_value)
+    with frozen({}, modules), preserved_random_state(), preserved_buffers(counting), bypassed:
+        yield
 
 
 def held_out_loss(model: nn.Module, batches: Iterable[Any], per_example_loss: PerExampleLoss) -> float:

@@ -56,13 +56,18 @@ class LeakMeter:
         Coordinates to look at over all tensors; small tensors get some of their own beyond that.
     sampling : torch.Generator
         Source of the coordinates, on the CPU; never torch's global one, whose course belongs to the training.
+    loss_scale : float
+        Factor on the loss of the backward passes, which is taken off the gradients before they are read.
     """
 
-    def __init__(self, host: Host, frozen: bool, samples: int, sampling: torch.Generator) -> None:
+    def __init__(
+        self, host: Host, frozen: bool, samples: int, sampling: torch.Generator, loss_scale: float = 1.0
+    ) -> None:
         self._host = host
         self._frozen = frozen
         self._samples = samples
         self._sampling = sampling
+        self._loss_scale = loss_scale
         self._total = max(1, sum(parameter.numel() for parameter in self._parameters().values()))
         self._drawn: dict[str, Tensor] = {}
         self._leaked: dict[str, Tensor] = {}
@@ -103,7 +108,7 @@ class LeakMeter:
         found = torch.autograd.grad(output, list(named.values()), gradient, retain_graph=True, allow_unused=True)
         for name, leaked in zip(named, found, strict=True):
             if leaked is not None:
-                sample = leaked.detach().reshape(-1)[self._coordinates(name, leaked)]
+                sample = leaked.detach().reshape(-1)[self._coordinates(name, leaked)] / self._loss_scale
                 self._leaked[name] = self._leaked[name] + sample if name in self._leaked else sample
 
     def _products(self, name: str, gradient: Tensor) -> Tensor:
@@ -128,7 +133,9 @@ def frozen_leak(host: Host) -> Leak:
 
 
 @contextmanager
-def watch_leaks(host: Host, sampling: torch.Generator, samples: int = SAMPLES) -> Iterator[Mapping[str, LeakMeter]]:
+def watch_leaks(
+    host: Host, sampling: torch.Generator, samples: int = SAMPLES, *, loss_scale: float = 1.0
+) -> Iterator[Mapping[str, LeakMeter]]:
     """Measure every seed in TRAINING over the passes in the block; the hooks are gone afterwards.
 
     Yields
@@ -138,7 +145,8 @@ def watch_leaks(host: Host, sampling: torch.Generator, samples: int = SAMPLES) -
     """
     learning = [record for record in host.seeds() if record.stage == stages.TRAINING]
     meters = {
-        record.seed_id: LeakMeter(host, record.isolation == stages.FREEZE, samples, sampling) for record in learning
+        record.seed_id: LeakMeter(host, record.isolation == stages.FREEZE, samples, sampling, loss_scale)
+        for record in learning
     }
     followed: list[RemovableHandle] = []
 

@@ -1,6 +1,6 @@
 """Tasks: a model that may grow and the real data it learns from; start reading in `protocol.py`."""
 
-from esper_tasks.evaluation import Score, evaluate, mean_loss
+from esper_tasks.evaluation import Score, evaluate, mean_loss, widened
 from esper_tasks.parameters import ChoiceParameter, FloatParameter, IntParameter, Parameter, ParameterValue
 from esper_tasks.protocol import ClassificationTask, GrowthDefaults, GrowthStep, Task, TaskData, TaskSpec
 from esper_tasks.registry import known_tasks, load_task
@@ -27,4 +27,5 @@ __all__ = [
     "known_tasks",
     "load_task",
     "mean_loss",
+    "widened",
 ]

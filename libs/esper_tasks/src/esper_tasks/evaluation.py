@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 
 from esper_tasks.protocol import ClassificationTask, Task
 from esper_tasks.sampling import Split
+
+_HALVES: Final = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ def mean_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     return task.loss(outputs, targets).mean()
 
 
+def widened(outputs: Tensor) -> Tensor:
+    """Return outputs of half precision in float32, in which losses are computed, and others as they are."""
+    return outputs.float() if outputs.dtype in _HALVES else outputs
+
+
 def _is_cross_entropy(task: object) -> bool:
     return getattr(type(task), "loss", None) is ClassificationTask.loss
 
@@ -54,7 +62,7 @@ def evaluate(task: Task, model: nn.Module, split: Split, batch_size: int = 1024)
     try:
         for batch in split.batches(batch_size):
             targets = batch.targets.to(device)
-            outputs = model(batch.inputs.to(device))
+            outputs = widened(model(batch.inputs.to(device)))
             loss_sum += float(task.loss(outputs, targets).double().sum())
             metric_sum += float(task.metric(outputs, targets).double().sum())
     finally:

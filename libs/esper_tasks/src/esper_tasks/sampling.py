@@ -134,13 +134,14 @@ class EpochSampler:
             )
         self._split = split
         self._batch_size = batch_size
+        self._batches_per_epoch = len(split) // batch_size
         self._seed = seed
         self.seek(cursor or Cursor())
 
     @property
     def batches_per_epoch(self) -> int:
         """Full batches in one epoch."""
-        return len(self._split) // self._batch_size
+        return self._batches_per_epoch
 
     @property
     def batch_size(self) -> int:

@@ -66,6 +66,7 @@ class Evidence:
     alpha_p95: float | None = None
     sparsity: float | None = None
     gate_mean: float | None = None
+    compiled: bool | None = None
     boundary: bool = False
     measured_at: datetime | None = None
     steps_remaining: int | None = None

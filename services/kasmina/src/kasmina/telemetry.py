@@ -20,7 +20,7 @@ Level: TypeAlias = leyline.TelemetryLevel.ValueType
 INFO, WARNING = leyline.TELEMETRY_LEVEL_INFO, leyline.TELEMETRY_LEVEL_WARNING
 ERROR, CRITICAL = leyline.TELEMETRY_LEVEL_ERROR, leyline.TELEMETRY_LEVEL_CRITICAL
 
-_MEASURED: Final = ("gradient_norm", "isolation_cosine", "alpha_mean", "alpha_p95", "sparsity", "gate_mean")
+_MEASURED: Final = ("gradient_norm", "isolation_cosine", "alpha_mean", "alpha_p95", "sparsity", "gate_mean", "compiled")
 """Figures of a seed that are told under their own name where they were measured."""
 
 
@@ -83,7 +83,7 @@ class Telemetry:
         points: dict[str, float] = {"kasmina.seed.alpha": evidence.alpha, "kasmina.seed.stage": seed.stage}
         for name in _MEASURED:
             if (value := getattr(evidence, name)) is not None:
-                points[f"kasmina.seed.{name}"] = value
+                points[f"kasmina.seed.{name}"] = float(value)
         if evidence.contribution is not None:
             points["kasmina.seed.contribution"] = pooled([evidence.contribution])[0]
         for name, value in points.items():
@@ -92,6 +92,7 @@ class Telemetry:
                 self._sink.gauge(name, value, run_id=evidence.run_id, seed_id=seed.seed_id, site=seed.site)
         attached = [one.evidence for one in ledger.seeds.values() if one.attached and one.evidence is not None]
         self.instruments.gauge("kasmina.isolation.violations", sum(one.isolation_violations for one in attached))
+        self.instruments.gauge("kasmina.seeds.uncompiled", sum(one.compiled is False for one in attached))
 
     @singledispatchmethod
     def _tell(self, fact: object, ledger: RunLedger) -> None:

@@ -197,6 +197,12 @@ def _validation(event: leyline.RunEvent) -> Told:
     return f"loss {figures.loss:.4f}{accuracy}", "", _INFO, (("loss", repr(figures.loss)),)
 
 
+def _gradients(event: leyline.RunEvent) -> Told:
+    report = event.gradients
+    shares = ", ".join(f"{owner.site or owner.owner} {owner.share:.0%}" for owner in report.owners)
+    return f"gradients up to step {report.last_step}: {shares}", "", _INFO, (("steps", str(report.steps)),)
+
+
 def _result(event: leyline.RunEvent) -> Told:
     result = event.result
     accuracy = f"accuracy {result.accuracy:.4f}, " if result.accuracy_measured else ""
@@ -217,6 +223,12 @@ def _breaker(event: leyline.RunEvent) -> Told:
     return f"{move.breaker}, {before} to {after}: {move.reason}", "", level, (("breaker", move.breaker),)
 
 
+def _speed(event: leyline.RunEvent) -> Told:
+    note = event.speed
+    level = _WARNING if note.what.endswith("_fallback") else _INFO
+    return f"{note.what}: {note.reason}", "", level, (("blocks", " ".join(note.blocks)),)
+
+
 _TELLERS: Final[dict[str, Callable[[leyline.RunEvent], Told]]] = {
     "state": _state,
     "seed": _seed,
@@ -232,6 +244,8 @@ _TELLERS: Final[dict[str, Callable[[leyline.RunEvent], Told]]] = {
     "result": _result,
     "teacher": _teacher,
     "breaker": _breaker,
+    "gradients": _gradients,
+    "speed": _speed,
 }
 
 

@@ -41,6 +41,14 @@ class WorkerSettings(PeerSettings):
     )
     probe_examples: int = Field(default=1024, ge=32, description="Held-out examples in a counterfactual probe.")
 
+    gradient_interval_steps: int = Field(
+        default=50, ge=0, description="Steps between two looks at the gradients for an epoch's report; 0 for none."
+    )
+    gradient_layers: int = Field(default=5, ge=0, le=64, description="Layers in a report about gradients.")
+    gradient_spacing_s: float = Field(
+        default=1.0, ge=0, description="Shortest wall time between two reports about gradients."
+    )
+
     snapshot_interval_steps: int = Field(
         default=200, ge=1, description="Steps between two in-memory snapshots for the fast rollback."
     )
@@ -67,6 +75,15 @@ class WorkerSettings(PeerSettings):
     )
     emergency_hold_s: float = Field(
         default=30.0, ge=0, description="Quiet time before the level of an emergency can be lowered."
+    )
+
+    compile_backend: str = Field(
+        default="inductor", description="Compiler of torch's that runs use which ask for compiling."
+    )
+
+    prefetch: bool = Field(default=False, description="Send the next batch to the device while the present one trains.")
+    cuda_graphs: bool = Field(
+        default=False, description="Replay captured CUDA graphs while no seed is unsettled; on a CUDA device only."
     )
 
     profile_from_step: int = Field(

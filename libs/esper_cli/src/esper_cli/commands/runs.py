@@ -43,6 +43,13 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
     ] = 0.0,
     batch_size: Annotated[int, typer.Option(min=0, help="Examples per step.")] = 0,
     accumulate: Annotated[int, typer.Option(min=0, help="Parts in which a batch goes through the model.")] = 0,
+    pcgrad: Annotated[str, typer.Option(help="Project conflicting gradients of losses by microbatch or seed.")] = "",
+    attribution: Annotated[
+        str, typer.Option(help="Attribute the movement of the loss to host and seeds by approx or probe.")
+    ] = "",
+    gradient_scale: Annotated[
+        Texts, typer.Option(help="Factor on seeds' gradients as [site:]stage=factor; may be repeated.")
+    ] = None,
     site: Annotated[Texts, typer.Option(help="Site where it may grow; may be repeated.")] = None,
     blueprint: Annotated[Texts, typer.Option(help="Blueprint it may use; may be repeated.")] = None,
     max_seeds: Annotated[int, typer.Option(min=0, help="Most seeds.")] = 0,
@@ -52,6 +59,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the run.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda[:n].")] = "",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16 for the forward pass.")] = "",
+    compile_it: Annotated[bool, typer.Option("--compile", help="Compile the model block by block.")] = False,
     label: Annotated[str, typer.Option(help="Name for people.")] = "",
     start_from: Annotated[str, typer.Option("--from", help="Checkpoint folder to start from.")] = "",
     on_control_loss: Annotated[str, typer.Option(help="continue or halt when the controller is away.")] = "",
@@ -88,6 +97,9 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
         seed_factor=seed_lr,
         batch_size=batch_size,
         gradient_accumulation=accumulate,
+        pcgrad=pcgrad,
+        attribution=attribution,
+        gradient_scales=unique(gradient_scale),
         sites=unique(site),
         blueprints=unique(blueprint),
         max_seeds=max_seeds,
@@ -95,6 +107,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one option each for what a run can be to
         allow_restricted=allow_restricted,
         random_seed=seed,
         device=device,
+        precision=precision,
+        compile=compile_it,
         label=label,
         start_from=start_from,
         on_control_loss=on_control_loss,

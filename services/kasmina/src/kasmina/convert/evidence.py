@@ -25,6 +25,7 @@ _OPTIONAL: Final = (
     "alpha_p95",
     "sparsity",
     "gate_mean",
+    "compiled",
     "steps_remaining",
 )
 

@@ -17,52 +17,54 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Projected:
-    """What became of the gradients of some losses.
+class Weighed:
+    """By how much each of some gradients counts in the projected sum.
 
     Attributes
     ----------
-    gradient_N : Tensor
-        The sum of the projected gradients.
+    weights_L : tuple of float
+        Empty where nothing conflicts, and so each of them counts by 1.
     conflicts : int
         Pairs of losses whose gradients point against each other.
-    pairs : int
-        All pairs.
     """
 
-    gradient_N: Tensor
+    weights_L: tuple[float, ...]
     conflicts: int
-    pairs: int
 
 
-def project(gradients_LN: Tensor, order: random.Random) -> Projected:
-    """Add up gradients, each without what goes against another.
+def weigh(products_LL: Sequence[Sequence[float]], order: random.Random) -> Weighed:
+    """Find the weights of the projected sum from the inner products of the gradients.
 
     Parameters
     ----------
-    gradients_LN : Tensor
-        One row per loss; unchanged. A number that is not finite makes the sum not finite.
+    products_LL : Sequence[Sequence[float]]
+        Inner product of each pair; one that is not finite makes weights that are not.
     order : random.Random
         Rules in which order each gradient meets the others.
     """
-    products = (gradients_LN @ gradients_LN.T).tolist()
-    count = len(products)
-    conflicts = sum(products[i][j] < 0 for i in range(count) for j in range(i))
+    count = len(products_LL)
+    conflicts = sum(products_LL[i][j] < 0 for i in range(count) for j in range(i))
     if not conflicts:
-        return Projected(gradients_LN.sum(dim=0), 0, count * (count - 1) // 2)
-    rows = (_weights(products, row, order) for row in range(count))
-    totals = [sum(column) for column in zip(*rows, strict=True)]
-    weights_L = torch.tensor(totals, dtype=gradients_LN.dtype, device=gradients_LN.device)
-    return Projected(weights_L @ gradients_LN, conflicts, count * (count - 1) // 2)
+        return Weighed((), 0)
+    rows = [_weights(products_LL, row, order) for row in range(count)]
+    return Weighed(tuple(sum(column) for column in zip(*rows, strict=True)), conflicts)
 
 
-def _weights(products: Sequence[Sequence[float]], row: int, order: random.Random) -> list[float]:
+def add_up(gradients_LN: Tensor, weighed: Weighed) -> Tensor:
+    """Return the projected sum of gradients, one row per loss, which stay unchanged."""
+    if not weighed.weights_L:
+        return gradients_LN.sum(dim=0)
+    weights_L = torch.tensor(weighed.weights_L, dtype=gradients_LN.dtype, device=gradients_LN.device)
+    return weights_L @ gradients_LN
+
+
+def _weights(products_LL: Sequence[Sequence[float]], row: int, order: random.Random) -> list[float]:
     """Return by how much each original gradient counts in the projected one of `row`."""
-    weights = [float(index == row) for index in range(len(products))]
-    others = [index for index in range(len(products)) if index != row]
+    weights = [float(index == row) for index in range(len(products_LL))]
+    others = [index for index in range(len(products_LL)) if index != row]
     order.shuffle(others)
     for other in others:
-        against = sum(weight * product for weight, product in zip(weights, products[other], strict=True))
-        if against < 0 < products[other][other]:
-            weights[other] -= against / products[other][other]
+        against = sum(weight * product for weight, product in zip(weights, products_LL[other], strict=True))
+        if against < 0 < products_LL[other][other]:
+            weights[other] -= against / products_LL[other][other]
     return weights

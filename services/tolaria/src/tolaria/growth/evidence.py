@@ -20,7 +20,7 @@ from esper_runtime.topology import GraftRecord
 from tolaria.growth.book import Contribution, SeedEntry
 from tolaria.growth.observation import Observed
 from tolaria.growth.probing import Prober
-from tolaria.training.optimizer import gradient_norm
+from tolaria.training.optimizer import gradient_norm, host_parameters
 from tolaria.training.session import Session
 
 _PROBED: Final = frozenset({leyline.SEED_STAGE_SHADOWING, leyline.SEED_STAGE_PROBATIONARY})
@@ -47,7 +47,8 @@ class EvidenceCollector:
         self._clock = clock
         self._layers = bare_layers(session.host)
         self._found: list[str] = []
-        self._present_at = -1
+        self._bare: list[nn.Parameter] = []
+        self._looked_at = -1
 
     @property
     def host_layers(self) -> list[str]:
@@ -106,6 +107,7 @@ class EvidenceCollector:
             measured_at=to_timestamp(self._clock.wall()),
             steps_remaining=max(0, session.total_steps - session.counters.step),
             host_layers_present=self._present(),
+            compiled=session.compiles(entry.seed_id),
         )
         self._add_blend(message, record.seed_id)
         if fresh is not None:
@@ -142,8 +144,8 @@ class EvidenceCollector:
         return gradient_norm(self._session.host.graft(seed_id).seed.parameters())
 
     def _host_norm(self) -> float | None:
-        found = (item.tensor for item in self._session.host.named_parameters() if item.seed_id is None)
-        return gradient_norm(tensor for tensor in found if isinstance(tensor, nn.Parameter))
+        self._look()
+        return gradient_norm(self._bare)
 
     def _probe(self, entry: SeedEntry, record: GraftRecord, final: bool) -> Contribution | None:
         session = self._session
@@ -187,11 +189,16 @@ class EvidenceCollector:
             message.improvement.standard_error = improvement.standard_error
 
     def _present(self) -> list[str]:
-        host = self._session.host
-        if self._present_at != host.generation:
-            self._present_at = host.generation
-            self._found = [name for name in self._layers if _exists(host.model, name)]
+        self._look()
         return self._found
+
+    def _look(self) -> None:
+        """Walk the model once in a generation; what it has changes in no other way."""
+        host = self._session.host
+        if self._looked_at != host.generation:
+            self._looked_at = host.generation
+            self._found = [name for name in self._layers if _exists(host.model, name)]
+            self._bare = host_parameters(host)
 
 
 def bare_layers(host: Host) -> list[str]:

@@ -37,10 +37,12 @@ class Observed:
 
 
 @contextmanager
-def watch(host: Host, seed_ids: Iterable[str], sampling: torch.Generator) -> Iterator[dict[str, Observed]]:
+def watch(
+    host: Host, seed_ids: Iterable[str], sampling: torch.Generator, loss_scale: float = 1.0
+) -> Iterator[dict[str, Observed]]:
     """Observe the passes in the block; hooks are gone afterwards, and nothing was changed by them."""
     handles: list[Any] = []
-    with watch_leaks(host, sampling) as meters:
+    with watch_leaks(host, sampling, loss_scale=loss_scale) as meters:
         seen = {seed_id: Observed(leak=meters.get(seed_id)) for seed_id in seed_ids}
         for seed_id, observed in seen.items():
             handles += _hooks(host.graft(seed_id), observed)

@@ -199,6 +199,7 @@ class GrowthOperations:
     def left_behind(self, seed_id: str) -> tuple[str, ...]:
         """Name what is left of a seed that was removed: in model, optimizer and registry, and in our own caches."""
         cached = self._prepared.get(seed_id) is not None or seed_id in self._chosen_blends or seed_id in self._frozen
+        cached = cached or self._session.compiles(seed_id) is not None
         return (*left_behind(self._session, seed_id), *(("cache",) if cached else ()))
 
 

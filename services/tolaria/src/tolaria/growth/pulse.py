@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final
 
 import torch
 
@@ -13,6 +14,8 @@ from tolaria.growth.evidence import EvidenceCollector
 from tolaria.growth.observation import Observed, watch
 from tolaria.training.links import BoundaryMark, Links
 from tolaria.training.session import Session
+
+_UNWATCHED: Final = nullcontext()
 
 
 class Pulse:
@@ -46,18 +49,12 @@ class Pulse:
         self._now_due = False
         self._sampling = torch.Generator().manual_seed(session.plan.random_seed)
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Observe the seeds in the step inside the block, where a report is due after it."""
-        session = self._session
-        self._now_due = self._due(session.counters.step + 1)
-        unsettled = session.book.unsettled()
-        if not unsettled or not self._now_due:
-            yield
-            return
-        with watch(session.host, (entry.seed_id for entry in unsettled), self._sampling) as seen:
-            self._seen = seen
-            yield
+        self._now_due = self._due(self._session.counters.step + 1)
+        if not self._now_due or not self._session.book.unsettled():
+            return _UNWATCHED
+        return self._watched()
 
     def beat(self) -> None:
         """Send what is due after the step that was watched."""
@@ -74,6 +71,17 @@ class Pulse:
         self._report(boundary=True, final=True)
         self._mark(epoch_end=True, final=True)
 
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        session = self._session
+        seed_ids = [entry.seed_id for entry in session.book.unsettled()]
+        loss_scale = 1.0 if session.precision is None else session.precision.scale
+        with watch(session.host, seed_ids, self._sampling, loss_scale) as seen:
+            self._seen, graphs = seen, session.graphs
+            yield
+            if session.graphs != graphs:
+                _forget_latency(seen)
+
     def _due(self, step: int) -> bool:
         if step % self._session.sampler.batches_per_epoch == 0:
             return True
@@ -88,3 +96,9 @@ class Pulse:
         self._links.to_kasmina.put(
             BoundaryMark(session.counters.step, session.epoch, session.host.generation, epoch_end, final)
         )
+
+
+def _forget_latency(seen: Mapping[str, Observed]) -> None:
+    """Leave out the times of a step that compiled: compiling is no cost of the seed, and a gate bounds those."""
+    for observed in seen.values():
+        observed.latency_ms = None

@@ -33,6 +33,8 @@ _FIELDS: Final[dict[type[Message], tuple[str, int]]] = {
     leyline.RunResult: ("result", leyline.RUN_EVENT_KIND_RESULT),
     leyline.TeacherChange: ("teacher", leyline.RUN_EVENT_KIND_TEACHER),
     leyline.BreakerMove: ("breaker", leyline.RUN_EVENT_KIND_BREAKER),
+    leyline.GradientReport: ("gradients", leyline.RUN_EVENT_KIND_GRADIENTS),
+    leyline.SpeedNote: ("speed", leyline.RUN_EVENT_KIND_SPEED),
 }
 
 

@@ -106,6 +106,25 @@ def _teacher(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     emitter.event(name, level, change.reason, run_id=run_id, teacher_id=change.teacher_id)
 
 
+def _gradients(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    report, run_id = event.gradients, event.training_run_id
+    for owner in report.owners:
+        label = owner.site or owner.owner
+        emitter.gauge("tolaria.gradient.owner_norm", owner.gradient_norm, owner=label, run_id=run_id)
+        emitter.gauge("tolaria.gradient.owner_share", owner.share, owner=label, run_id=run_id)
+        emitter.gauge("tolaria.gradient.owner_scale", owner.scale, owner=label, run_id=run_id)
+        if owner.HasField("weight_norm"):
+            emitter.gauge("tolaria.gradient.owner_weight_norm", owner.weight_norm, owner=label, run_id=run_id)
+        if owner.HasField("alpha"):
+            emitter.gauge("tolaria.gradient.owner_alpha", owner.alpha, owner=label, run_id=run_id)
+        if owner.HasField("conflict_rate"):
+            emitter.gauge("tolaria.gradient.owner_conflict_rate", owner.conflict_rate, owner=label, run_id=run_id)
+        if owner.HasField("attributed_loss"):
+            emitter.gauge("tolaria.attribution.owner_loss", owner.attributed_loss, owner=label, run_id=run_id)
+    for rank, layer in enumerate(report.layers, 1):
+        emitter.gauge("tolaria.gradient.layer_norm", layer.gradient_norm, rank=rank, run_id=run_id)
+
+
 def _state(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     change, run_id = event.state, event.training_run_id
     if change.to_state in _FINISHED:
@@ -132,6 +151,19 @@ def _breaker(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
     emitter.breaker_moved(Transition(move.breaker, move.from_state, move.to_state, move.reason, at))
 
 
+def _speed(emitter: TelemetryEmitter, event: leyline.RunEvent) -> None:
+    note, run_id = event.speed, event.training_run_id
+    if note.what == "compiled":
+        emitter.count("tolaria.compile.graphs_total", note.graphs, run_id=run_id)
+        emitter.observe("tolaria.compile.latency_ms", note.compile_ms, run_id=run_id)
+    elif note.what == "overflow":
+        emitter.count("tolaria.amp.overflows_total", run_id=run_id)
+    else:
+        name = "tolaria.compile.fallbacks_total" if note.what == "compile_fallback" else "tolaria.graph_fallback_total"
+        emitter.count(name, run_id=run_id)
+        emitter.event(note.what, leyline.TELEMETRY_LEVEL_WARNING, note.reason, run_id=run_id)
+
+
 _RECORDERS: Final[Mapping[int, Callable[[TelemetryEmitter, leyline.RunEvent], None]]] = {
     leyline.RUN_EVENT_KIND_PROGRESS: _progress,
     leyline.RUN_EVENT_KIND_VALIDATION: _validation,
@@ -143,4 +175,6 @@ _RECORDERS: Final[Mapping[int, Callable[[TelemetryEmitter, leyline.RunEvent], No
     leyline.RUN_EVENT_KIND_TEACHER: _teacher,
     leyline.RUN_EVENT_KIND_SEED_STAGE: _seed,
     leyline.RUN_EVENT_KIND_BREAKER: _breaker,
+    leyline.RUN_EVENT_KIND_GRADIENTS: _gradients,
+    leyline.RUN_EVENT_KIND_SPEED: _speed,
 }

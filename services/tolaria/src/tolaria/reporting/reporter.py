@@ -64,6 +64,7 @@ class Reporter:
         self._last: StepResult | None = None
         self._last_ewma: float | None = None
         self._layers_at = -1
+        self._parameters = (-1, 0)
         self._digest = ""
         self.layers_wanted = False
         self.apply_ms: float | None = None
@@ -116,7 +117,7 @@ class Reporter:
             loss=session.statistics.loss_ewma,
             distillation_loss=self._last.distillation_loss if self._last else None,
             flops_used=session.counters.flops,
-            parameters=session.host.parameter_count(),
+            parameters=self._parameter_count(),
             generation=session.host.generation,
         )
         self._board.set_seeds({state.seed_id: state for state in settled_states(session)})
@@ -191,7 +192,7 @@ class Reporter:
             total_steps=session.total_steps,
             fraction=session.fraction,
             flops_used=session.counters.flops,
-            parameters=session.host.parameter_count(),
+            parameters=self._parameter_count(),
             run_state=self.state,
             host_digest=self._digest,
             metrics=self._metrics(),
@@ -200,6 +201,12 @@ class Reporter:
             layers=layer_records(session.host) if with_layers else (),
             final=final,
         )
+
+    def _parameter_count(self) -> int:
+        host = self._session.host
+        if self._parameters[0] != host.generation:
+            self._parameters = (host.generation, host.parameter_count())
+        return self._parameters[1]
 
     def _metrics(self) -> dict[str, float | int | None]:
         session, last, statistics = self._session, self._last, self._session.statistics

@@ -16,17 +16,19 @@ from typing import Final
 from esper_core import leyline
 from esper_core.blueprints import load_catalogue
 from esper_core.errors import UnimplementedError, ValidationError
+from tolaria.training.meeting import meeting_faults
 from tolaria.training.plan import (
     AFTER_PERIOD,
-    AGGREGATIONS,
     CONTROL_LOSS,
     GROWTH_POLICIES,
     LR_GROUPS,
     LR_POLICIES,
     OPTIMIZERS,
+    PRECISIONS,
     TEACHER_WEIGHT_LIMIT,
     TEMPERATURE_LIMIT,
 )
+from tolaria.training.scales import faults, read_scales
 
 _MOST_THREADS: Final = 256
 _MOST_COUNT: Final = 2**53
@@ -78,6 +80,8 @@ def _problems(spec: leyline.RunSpec) -> Iterator[Problem]:
         yield Problem("spec.task", "spec.task is missing.", "a built-in task, or module:function of the allow-list")
     yield from _numbers(spec)
     yield from _words(spec)
+    for field, sentence, allowed in (*meeting_faults(spec), *faults(read_scales(spec.gradient_scales))):
+        yield Problem(field, f"{sentence} {field} takes {allowed}.", allowed)
     if spec.HasField("optimizer"):
         yield from _optimizer(spec.optimizer)
     if spec.HasField("learning_rate"):
@@ -114,13 +118,7 @@ def _numbers(spec: leyline.RunSpec) -> Iterator[Problem]:
 
 def _words(spec: leyline.RunSpec) -> Iterator[Problem]:
     yield from _choice("spec.on_control_loss", spec.on_control_loss, ("", *CONTROL_LOSS))
-    yield from _choice("spec.gradient_aggregation", spec.gradient_aggregation, ("", *AGGREGATIONS))
-    yield from _unless(
-        spec.gradient_aggregation != "pcgrad" or spec.gradient_accumulation > 1 or spec.HasField("teacher"),
-        "spec.gradient_aggregation",
-        "Gradients of a single part cannot conflict.",
-        "pcgrad only where spec.gradient_accumulation is at least 2 or a teacher takes part",
-    )
+    yield from _choice("spec.precision", spec.precision, ("", *PRECISIONS))
     yield from _unless(
         spec.device in ("", "cpu", "cuda") or (spec.device.startswith("cuda:") and spec.device[5:].isdigit()),
         "spec.device",

@@ -42,6 +42,7 @@ def capture_session(session: Session, elapsed_s: float) -> Snapshot:
             "counters": {**asdict(session.counters), "elapsed_s": elapsed_s},
             "statistics": session.statistics.to_dict(),
             "book": session.book.to_dict(),
+            **({"precision": session.precision.to_dict()} if session.precision is not None else {}),
         },
     )
 
@@ -61,6 +62,8 @@ def restore_session(session: Session, snapshot: Snapshot) -> None:
     session.learning_rate.state = kept.rate
     session.sampler.seek(kept.cursor)
     session.counters, session.statistics, session.book = kept.counters, kept.statistics, kept.book
+    if session.precision is not None:
+        session.precision.load(snapshot.cursor.get("precision", {}))
     session.topology_changed()
 
 

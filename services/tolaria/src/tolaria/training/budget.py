@@ -53,14 +53,12 @@ class Budget:
 
     def fraction(self, spent: Spent, epoch_part: float = 0.0) -> float:
         """Return the spent share of the scarcest bound, 0 to 1; `epoch_part` is the done part of the epoch."""
-        shares = [0.0]
-        if self.max_steps:
-            shares.append(spent.steps / self.max_steps)
+        share = spent.steps / self.max_steps if self.max_steps else 0.0
         if self.max_epochs:
-            shares.append((spent.epochs + epoch_part) / self.max_epochs)
+            share = max(share, (spent.epochs + epoch_part) / self.max_epochs)
         if self.flops:
-            shares.append(spent.flops / self.flops)
-        return min(1.0, max(shares))
+            share = max(share, spent.flops / self.flops)
+        return min(1.0, share)
 
     def total_steps(self, spent: Spent, flops_per_step: int, steps_per_epoch: int) -> int:
         """Estimate the optimizer steps of the whole run from what a step costs now."""

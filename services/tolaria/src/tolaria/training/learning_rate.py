@@ -115,7 +115,9 @@ class LearningRate:
             If a group has no base rate: a default would train it at a rate that nobody chose.
         """
         scale, scales = self.state.scale, self.state.group_scales
-        factors = {policy: self._factor(policy, fraction) * scale for policy in {self._of_host, self._of_seeds}}
+        host = seeds = self._factor(self._of_host, fraction) * scale
+        if self._of_seeds != self._of_host:
+            seeds = self._factor(self._of_seeds, fraction) * scale
         for group in optimizer.param_groups:
             base = group.get(BASE_LR)
             if base is None:
@@ -124,8 +126,8 @@ class LearningRate:
                     dependency=BASE_LR,
                 )
             name = group_name(group)
-            own = 1.0 if name == HOST_GROUP else self._plan.seed_factor
-            group["lr"] = base * own * factors[self._policy_of(name)] * scales.get(name, 1.0)
+            rate = base * host if name == HOST_GROUP else base * self._plan.seed_factor * seeds
+            group["lr"] = rate * scales.get(name, 1.0) if scales else rate
 
     def observe(self, validation_loss: float) -> None:
         """Tell the policy about a validation pass; only plateau listens."""

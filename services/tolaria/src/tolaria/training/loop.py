@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from esper_core import leyline
 from esper_core.logs import get_logger
+from esper_runtime.errors import UnreachedSeedError
+from esper_tasks import Cursor
+from tolaria.growth.arrival import GradientArrival
 from tolaria.growth.faults import seed_at_fault
 from tolaria.growth.operations import GrowthOperations
 from tolaria.growth.probing import Prober
@@ -17,7 +21,9 @@ from tolaria.safety.profiler import StepProfiler
 from tolaria.safety.streak import FailedEpochs
 from tolaria.state.keeper import StateKeeper
 from tolaria.state.recovery import Recovery
+from tolaria.training.compilation import compiled_note
 from tolaria.training.fence import Fence
+from tolaria.training.gradient_reports import GradientReports
 from tolaria.training.links import Links
 from tolaria.training.orders import Ending
 from tolaria.training.session import Session
@@ -40,9 +46,11 @@ class LoopParts:
     last_fence: LastFence
     operations: GrowthOperations
     reporter: Reporter
+    gradients: GradientReports
     links: Links
     failed_epochs: FailedEpochs
     profiler: StepProfiler
+    arrival: GradientArrival
     explosion_factor: float
 
 
@@ -101,6 +109,42 @@ class TrainingLoop:
             self._after(result)
         return None
 
+    def _attempt(self) -> StepResult:
+        if self._session.compiled is None and self._session.precision is None:
+            with self._parts.pulse.watching():
+                return training_step(self._session, self._parts.explosion_factor)
+        return self._attempt_again()
+
+    def _attempt_again(self) -> StepResult:
+        """Make a step that may have to be made anew: uncompiled, or at another loss scale in the next turn."""
+        cursor, failure = self._session.sampler.cursor, None
+        try:
+            with self._parts.pulse.watching():
+                result = training_step(self._session, self._parts.explosion_factor)
+        except Exception as error:
+            if self._session.compiled is None:
+                raise
+            # Made again outside of this handler, so that a second error does not drag the first along.
+            failure = error
+        if failure is not None:
+            result = self._attempt_uncompiled(cursor, failure)
+        if result.problem == "overflow":
+            self._session.sampler.seek(cursor)
+        return result
+
+    def _attempt_uncompiled(self, cursor: Cursor, error: Exception) -> StepResult:
+        """Make a failed step as it would be without compiling: if it works then, the compiled blocks are to blame.
+
+        Compiling of a backward pass fails where no block can be named, so all of them give way.
+        """
+        compiled = self._session.compiled
+        assert compiled is not None
+        self._session.sampler.seek(cursor)
+        with compiled.paused(), self._parts.pulse.watching():
+            result = training_step(self._session, self._parts.explosion_factor)
+        compiled.give_way(f"{type(error).__name__}: {error}")
+        return result
+
     def _step(self) -> StepResult | None:
         """Make one step; None where a seed's exception spoiled it, and the same batch comes again without that seed.
 
@@ -111,8 +155,7 @@ class TrainingLoop:
         """
         before = Untouched.hold(self._session)
         try:
-            with self._parts.pulse.watching():
-                return training_step(self._session, self._parts.explosion_factor)
+            return self._attempt()
         except Exception as error:
             self._settle_fault(error)
             if before is not None:
@@ -146,20 +189,51 @@ class TrainingLoop:
 
     def _after(self, result: StepResult) -> None:
         if result.problem:
-            self._recover(result.problem)
+            self._not_made(result.problem)
             return
         # Before anything is measured or kept of a model that no longer has its seed.
         self._throw_out_what_is_gone()
+        if self._session.compiled is not None:
+            self._see_gradients_arrive()
+            result = self._without_compiling(result)
         began = time.perf_counter()
         try:
             self._measure()
             began = time.perf_counter()
             self._parts.pulse.beat()
+            self._parts.gradients.stepped(result)
         except Exception as error:
             self._settle_fault(error)
         self._parts.reporter.stepped(result)
         self._parts.reporter.hook_ms = (time.perf_counter() - began) * 1000
         self._parts.keeper.keep()
+
+    def _without_compiling(self, result: StepResult) -> StepResult:
+        """Tell what was compiled, and take its time off that of the step, which a policy would take for a slow one."""
+        note = compiled_note(self._session)
+        if note is None:
+            return result
+        self._parts.reporter.tell(note)
+        return replace(result, seconds=max(0.0, result.seconds - note.compile_ms / 1000))
+
+    def _see_gradients_arrive(self) -> None:
+        try:
+            self._parts.arrival.check()
+        except UnreachedSeedError as error:
+            _log.error("a seed gets no gradient", seed_id=error.details["seed_id"], code=error.code)
+            self._throw_out(str(error.details["seed_id"]), "unreached", error.message)
+
+    def _tell_overflow(self) -> None:
+        precision = self._session.precision
+        assert precision is not None
+        reason = f"Gradients overflowed; the batch comes again at a loss scale of {precision.scale:g}."
+        self._parts.reporter.tell(leyline.SpeedNote(what="overflow", reason=reason))
+
+    def _not_made(self, problem: str) -> None:
+        if problem == "overflow":
+            self._tell_overflow()
+        else:
+            self._recover(problem)
 
     def _recover(self, problem: str) -> None:
         before, epoch = self._session.host.generation, self._session.epoch
@@ -195,6 +269,7 @@ class TrainingLoop:
 
     def _finish(self) -> Ending | None:
         try:
+            self._parts.gradients.finish()
             halted = self._parts.last_fence.settle()
         except Exception as error:
             self._settle_fault(error)

@@ -18,6 +18,9 @@ AFTER_PERIOD: Final = ("hold", "restart")
 LR_GROUPS: Final = ("host", "seeds")
 SEED_FACTOR: Final = 0.5
 AGGREGATIONS: Final = ("sum", "pcgrad")
+ATTRIBUTIONS: Final = ("approx", "probe")
+PCGRAD_LOSSES: Final = ("microbatch", "seed")
+PRECISIONS: Final = ("float32", "bfloat16", "float16")
 GROWTH_POLICIES: Final = ("none", "schedule", "heuristic", "learned")
 TEACHER_WEIGHT_LIMIT: Final = 100.0
 TEMPERATURE_LIMIT: Final = 100.0
@@ -71,6 +74,25 @@ class LearningRatePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class GradientScale:
+    """A factor on the gradients of seeds.
+
+    Attributes
+    ----------
+    site : str
+        Whose seeds are meant; empty for all sites.
+    stage : int
+        Leyline's SeedStage; 0 for every stage before the seed belongs to the host.
+    scale : float
+        The factor.
+    """
+
+    site: str
+    stage: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class GrowthPlan:
     """Who may grow the model, where and how far; policy "none" means a static run without a control plane."""
 
@@ -121,3 +143,8 @@ class RunPlan:
     gradient_accumulation: int = 1
     gradient_aggregation: str = "sum"
     teacher: TeacherPlan | None = None
+    pcgrad_losses: str = "microbatch"
+    gradient_scales: tuple[GradientScale, ...] = ()
+    attribution: str = ""
+    compile: bool = False
+    precision: str = "float32"

@@ -29,6 +29,7 @@ def final_test(session: Session) -> Scores:
 
 
 def _scores(session: Session, split: str) -> Scores:
-    found = evaluate(session.task, session.host.model, getattr(session.data, split))
+    with session.measuring():
+        found = evaluate(session.task, session.host.model, getattr(session.data, split))
     measured = {session.task.metric_name: found.metric}
     return Scores(found.loss, measured.get("accuracy"), measured.get("bits_per_character"), found.examples)

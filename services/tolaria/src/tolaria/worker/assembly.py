@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from esper_core import leyline
 from esper_runtime.isolation_guard import IsolationGuard, isolation_breaker
+from tolaria.growth.arrival import GradientArrival
 from tolaria.growth.evidence import EvidenceCollector
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.growth.operations import GrowthOperations
@@ -29,7 +30,11 @@ from tolaria.state.keeper import Rhythm, StateKeeper
 from tolaria.state.recovery import Recovery
 from tolaria.state.ring import SnapshotRing
 from tolaria.state.rollback import Deadlines, Rollback
+from tolaria.training.compilation import compile_blocks
+from tolaria.training.feeding import PrefetchedBatches
 from tolaria.training.fence import Fence
+from tolaria.training.gradient_reports import GradientReports, GradientRules
+from tolaria.training.graphs import capture_model
 from tolaria.training.links import Links
 from tolaria.training.loop import LoopParts
 from tolaria.training.session import Session
@@ -56,6 +61,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
     reporter = Reporter(session, around.board, around.events, links.records, around.save_status)
     breaker = isolation_breaker(reporter.breaker_moved)
     session.isolation = IsolationGuard(strict=settings.strict_isolation, breaker=breaker)
+    _speed_up(session, settings, reporter)
     ring = SnapshotRing(settings.snapshot_ring_size)
     rollback = Rollback(
         session,
@@ -83,6 +89,7 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
         last_fence=LastFence(session, fence.cross, pulse, operations, links, reporter, settings.final_fence_s),
         operations=operations,
         reporter=reporter,
+        gradients=GradientReports(session, reporter.tell, _gradient_rules(settings), prober),
         links=links,
         failed_epochs=FailedEpochs(settings.failed_epoch_limit),
         profiler=StepProfiler(
@@ -90,8 +97,18 @@ def assemble(session: Session, around: Surroundings) -> LoopParts:
             session.plan.run_id,
             lambda problem: emergencies.trigger(leyline.EMERGENCY_LEVEL_NOTICE, problem),
         ),
+        arrival=GradientArrival(session),
         explosion_factor=settings.explosion_factor,
     )
+
+
+def _speed_up(session: Session, settings: WorkerSettings, reporter: Reporter) -> None:
+    if session.plan.compile:
+        session.compiled = compile_blocks(session, settings.compile_backend, reporter.tell)
+    if settings.cuda_graphs:
+        session.captured = capture_model(session, reporter.tell)
+    if settings.prefetch and not isinstance(session.sampler, PrefetchedBatches):
+        session.sampler = PrefetchedBatches(session.sampler, session.device)
 
 
 def _emergencies(around: Surroundings, reporter: Reporter) -> RunEmergencies:
@@ -102,6 +119,10 @@ def _emergencies(around: Surroundings, reporter: Reporter) -> RunEmergencies:
         hold_s=settings.emergency_hold_s,
     )
     return RunEmergencies(rules, reporter.tell, bridge.emergency) if bridge else RunEmergencies(rules, reporter.tell)
+
+
+def _gradient_rules(settings: WorkerSettings) -> GradientRules:
+    return GradientRules(settings.gradient_interval_steps, settings.gradient_layers, settings.gradient_spacing_s)
 
 
 def _rhythm(session: Session, settings: WorkerSettings) -> Rhythm:

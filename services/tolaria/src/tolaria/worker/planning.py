@@ -10,19 +10,21 @@ from esper_core.errors import UnimplementedError, ValidationError
 from esper_runtime import distillation
 from esper_tasks import ParameterValue, Task, TaskSpec
 from tolaria.training.budget import Budget
+from tolaria.training.meeting import meeting_faults
 from tolaria.training.plan import (
-    AGGREGATIONS,
     CONTROL_LOSS,
     GROWTH_POLICIES,
     SEED_FACTOR,
     TEACHER_WEIGHT_LIMIT,
     TEMPERATURE_LIMIT,
+    GradientScale,
     GrowthPlan,
     LearningRatePlan,
     OptimizerPlan,
     RunPlan,
     TeacherPlan,
 )
+from tolaria.training.scales import faults, read_scales
 
 _ISOLATIONS: Final = frozenset(leyline.IsolationMode.values())
 
@@ -69,6 +71,11 @@ def resolve_plan(run_id: str, spec: leyline.RunSpec, task: Task) -> RunPlan:
         gradient_accumulation=_parts(spec.gradient_accumulation or 1, batch_size),
         gradient_aggregation=_aggregation(spec),
         teacher=_teacher(spec.teacher) if spec.HasField("teacher") else None,
+        pcgrad_losses=spec.pcgrad_losses or "microbatch",
+        gradient_scales=_scales(spec),
+        attribution=spec.attribution,
+        compile=spec.compile,
+        precision=spec.precision or "float32",
     )
 
 
@@ -104,15 +111,16 @@ def _parts(parts: int, batch_size: int) -> int:
 
 
 def _aggregation(spec: leyline.RunSpec) -> str:
-    chosen = spec.gradient_aggregation or "sum"
-    several = spec.gradient_accumulation > 1 or spec.HasField("teacher")
-    if chosen not in AGGREGATIONS or (chosen == "pcgrad" and not several):
-        raise ValidationError(
-            f"Gradients of {spec.gradient_accumulation or 1} parts cannot be aggregated by {chosen!r}.",
-            field="spec.gradient_aggregation",
-            allowed="sum, or pcgrad where spec.gradient_accumulation is at least 2 or a teacher takes part",
-        )
-    return chosen
+    for field, sentence, allowed in meeting_faults(spec):
+        raise ValidationError(sentence, field=field, allowed=allowed)
+    return spec.gradient_aggregation or "sum"
+
+
+def _scales(spec: leyline.RunSpec) -> tuple[GradientScale, ...]:
+    scales = read_scales(spec.gradient_scales)
+    for field, sentence, allowed in faults(scales):
+        raise ValidationError(sentence, field=field, allowed=allowed)
+    return scales
 
 
 def _teacher(given: leyline.TeacherSpec) -> TeacherPlan:

@@ -4,6 +4,7 @@ from esper_core.telemetry.definition import counter, gauge, histogram
 
 METRICS = (
     gauge("kasmina.seeds.active", "1", "Seeds that are neither dormant nor terminated."),
+    gauge("kasmina.seeds.uncompiled", "1", "Attached seeds that run uncompiled because compiling them failed."),
     gauge("kasmina.seed.alpha", "1", "Alpha of the seed that moved last, 0 to 1.", "site"),
     gauge("kasmina.seed.stage", "1", "Stage of the seed at a site, by the number of SeedStage.", "site"),
     gauge("kasmina.seed.gradient_norm", "1", "Gradient norm of the seed at a site.", "site"),
@@ -14,6 +15,7 @@ METRICS = (
     gauge("kasmina.seed.alpha_p95", "1", "95th percentile of the effective alpha, 0 to 1.", "site"),
     gauge("kasmina.seed.sparsity", "1", "Share of effective alphas below 0.05.", "site"),
     gauge("kasmina.seed.gate_mean", "1", "Mean of the confidence gate over samples, 0 to 1.", "site"),
+    gauge("kasmina.seed.compiled", "1", "1 while the seed at a site runs compiled, 0 once that failed.", "site"),
     gauge("kasmina.seed.contribution", "1", "Measured contribution of the seed at a site.", "site"),
     counter("kasmina.seed.transitions_total", "Stage changes.", "from_stage", "to_stage"),
     counter("kasmina.gates_total", "Gate results.", "gate", "passed"),

@@ -8,6 +8,16 @@ METRICS = (
     histogram("tolaria.training.latency_ms", "ms", "Wall time of a training step."),
     gauge("tolaria.training.samples_per_s", "1/s", "Examples trained per second."),
     gauge("tolaria.training.gradient_norm", "1", "L2 norm of all gradients before clipping."),
+    gauge("tolaria.gradient.owner_norm", "1", "Gradient norm of the host or of a site's seed, over an epoch.", "owner"),
+    gauge("tolaria.gradient.owner_share", "1", "Its share of all squared gradients, 0 to 1.", "owner"),
+    gauge("tolaria.gradient.owner_scale", "1", "Factor by which its gradients count.", "owner"),
+    gauge("tolaria.gradient.owner_weight_norm", "1", "L2 norm of its parameters.", "owner"),
+    gauge("tolaria.gradient.owner_alpha", "1", "Blend factor of a site's seed, 0 to 1.", "owner"),
+    gauge(
+        "tolaria.gradient.owner_conflict_rate", "1", "Share of the pairs of losses that conflict on its part.", "owner"
+    ),
+    gauge("tolaria.gradient.layer_norm", "1", "Gradient norm of the layer with the n-th largest.", "rank"),
+    gauge("tolaria.attribution.owner_loss", "1", "Movement of the loss that an owner accounts for.", "owner"),
     gauge("tolaria.training.steps", "1", "Optimizer steps made by the run."),
     gauge("tolaria.training.parameters", "1", "Parameters of the model as it is now."),
     gauge("tolaria.training.generation", "1", "Topology generation."),
@@ -38,6 +48,12 @@ METRICS = (
     histogram("tolaria.kernel.prepare_ms", "ms", "Time to fetch, prove and build a kernel, off the training thread."),
     histogram("tolaria.kernel.lock_wait_ms", "ms", "Wait for the lock of a kernel that somebody else fetches."),
     gauge("tolaria.kernel.cache_hit_rate", "1", "Share of the last five minutes' preparations with weights at hand."),
+    counter("tolaria.compile.graphs_total", "Graphs compiled, over all blocks."),
+    counter("tolaria.compile.fallbacks_total", "Blocks that run uncompiled because compiling them failed."),
+    histogram("tolaria.compile.latency_ms", "ms", "Time of the compiling that a step waited for."),
+    counter(
+        "tolaria.amp.overflows_total", "Steps made again with a lower loss scale after their gradients overflowed."
+    ),
     counter("tolaria.graph_fallback_total", "Steps that fell back from a captured graph."),
     gauge("tolaria.runs.active", "1", "Runs that are not finished.", "state"),
     counter("tolaria.runs.finished_total", "Runs by their end.", "state"),

@@ -1146,6 +1146,10 @@ class _RunEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunEvent
     """A teacher takes part, or has gone."""
     RUN_EVENT_KIND_BREAKER: _RunEventKind.ValueType  # 15
     """A breaker inside the trainer opened, tried again or closed."""
+    RUN_EVENT_KIND_GRADIENTS: _RunEventKind.ValueType  # 27
+    """Gradients by owner and layer, over an epoch."""
+    RUN_EVENT_KIND_SPEED: _RunEventKind.ValueType  # 16
+    """Blocks were compiled, or a faster way of training gave way to the plain one."""
 
 class RunEventKind(_RunEventKind, metaclass=_RunEventKindEnumTypeWrapper):
     """What a run event tells."""
@@ -1182,6 +1186,10 @@ RUN_EVENT_KIND_TEACHER: RunEventKind.ValueType  # 14
 """A teacher takes part, or has gone."""
 RUN_EVENT_KIND_BREAKER: RunEventKind.ValueType  # 15
 """A breaker inside the trainer opened, tried again or closed."""
+RUN_EVENT_KIND_GRADIENTS: RunEventKind.ValueType  # 27
+"""Gradients by owner and layer, over an epoch."""
+RUN_EVENT_KIND_SPEED: RunEventKind.ValueType  # 16
+"""Blocks were compiled, or a faster way of training gave way to the plain one."""
 Global___RunEventKind: _TypeAlias = RunEventKind  # noqa: Y015
 
 class _BlueprintOperator:

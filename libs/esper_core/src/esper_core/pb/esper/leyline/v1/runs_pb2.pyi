@@ -269,6 +269,39 @@ class TeacherSpec(_message.Message):
 Global___TeacherSpec: _TypeAlias = TeacherSpec  # noqa: Y015
 
 @_typing.final
+class GradientScale(_message.Message):
+    """By how much the gradients of a seed's own parameters count while it is in a stage; those of the host always count by 1.
+    The most exact of several applies: site and stage, then site, then stage. Optimizers that divide by the size of
+    gradients, such as Adam, feel a change of the factor more than the factor itself.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Site whose seeds are meant; empty means those of every site."""
+    stage: _enums_pb2.SeedStage.ValueType
+    """TRAINING, BLENDING, SHADOWING or PROBATIONARY; unspecified means all of them."""
+    scale: _builtins.float
+    """Factor above 0, at most 100; 1 leaves the gradients as they are, to the bit."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        stage: _enums_pb2.SeedStage.ValueType = ...,
+        scale: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scale", b"scale", "site", b"site", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GradientScale: _TypeAlias = GradientScale  # noqa: Y015
+
+@_typing.final
 class RunSpec(_message.Message):
     """What a user asks for."""
 
@@ -297,6 +330,11 @@ class RunSpec(_message.Message):
     GRADIENT_ACCUMULATION_FIELD_NUMBER: _builtins.int
     GRADIENT_AGGREGATION_FIELD_NUMBER: _builtins.int
     TEACHER_FIELD_NUMBER: _builtins.int
+    GRADIENT_SCALES_FIELD_NUMBER: _builtins.int
+    PCGRAD_LOSSES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_FIELD_NUMBER: _builtins.int
+    COMPILE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     task: _builtins.str
@@ -335,7 +373,22 @@ class RunSpec(_message.Message):
     """
     gradient_aggregation: _builtins.str
     """How the gradients of the parts meet: "sum", or "pcgrad", which takes from each what goes against another and holds
-    the gradients of all parts at once; empty means "sum". A teacher's loss is a part of its own there.
+    the gradients of all parts at once; empty means "sum". A teacher's loss is a part of its own there, unless
+    `pcgrad_losses` is "seed".
+    """
+    pcgrad_losses: _builtins.str
+    """Which losses pcgrad holds against each other: "microbatch", the parts of a batch, or "seed", the batch as the model
+    is and, for each seed that blends into a host that learns, the batch without that seed; empty means "microbatch".
+    """
+    attribution: _builtins.str
+    """How to tell how much of the movement of the loss each owner accounts for: "approx", to first order from the training
+    steps, or "probe", by putting its parameters back on held-out data; empty means not at all.
+    """
+    compile: _builtins.bool
+    """Compile the model block by block; a block that cannot be compiled runs as it is."""
+    precision: _builtins.str
+    """What the forward pass computes in: "float32", "bfloat16" or "float16"; weights stay in float32; empty means
+    "float32".
     """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskParameter]:
@@ -356,6 +409,10 @@ class RunSpec(_message.Message):
     @_builtins.property
     def teacher(self) -> Global___TeacherSpec:
         """Teacher; absent means none."""
+
+    @_builtins.property
+    def gradient_scales(self) -> _containers.RepeatedCompositeFieldContainer[Global___GradientScale]:
+        """Factors on the gradients of seeds; what none of them names counts by 1."""
 
     def __init__(
         self,
@@ -383,10 +440,15 @@ class RunSpec(_message.Message):
         gradient_accumulation: _builtins.int = ...,
         gradient_aggregation: _builtins.str = ...,
         teacher: Global___TeacherSpec | None = ...,
+        gradient_scales: _abc.Iterable[Global___GradientScale] | None = ...,
+        pcgrad_losses: _builtins.str = ...,
+        attribution: _builtins.str = ...,
+        compile: _builtins.bool = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth", "learning_rate", b"learning_rate", "optimizer", b"optimizer", "teacher", b"teacher"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "teacher", b"teacher", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "batch_size", b"batch_size", "checkpoint_interval_steps", b"checkpoint_interval_steps", "compile", b"compile", "device", b"device", "flops_budget", b"flops_budget", "gradient_accumulation", b"gradient_accumulation", "gradient_aggregation", b"gradient_aggregation", "gradient_scales", b"gradient_scales", "growth", b"growth", "label", b"label", "learning_rate", b"learning_rate", "max_epochs", b"max_epochs", "max_steps", b"max_steps", "on_control_loss", b"on_control_loss", "optimizer", b"optimizer", "parameters", b"parameters", "pcgrad_losses", b"pcgrad_losses", "precision", b"precision", "random_seed", b"random_seed", "start_from", b"start_from", "task", b"task", "teacher", b"teacher", "threads", b"threads", "topology_only", b"topology_only", "validation_interval_steps", b"validation_interval_steps", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -939,6 +1001,8 @@ class RunEvent(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     TEACHER_FIELD_NUMBER: _builtins.int
     BREAKER_FIELD_NUMBER: _builtins.int
+    GRADIENTS_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the message; must be 1."""
     event_id: _builtins.str
@@ -1015,6 +1079,14 @@ class RunEvent(_message.Message):
     def breaker(self) -> Global___BreakerMove:
         """BREAKER."""
 
+    @_builtins.property
+    def gradients(self) -> Global___GradientReport:
+        """GRADIENTS."""
+
+    @_builtins.property
+    def speed(self) -> Global___SpeedNote:
+        """SPEED."""
+
     def __init__(
         self,
         *,
@@ -1040,16 +1112,213 @@ class RunEvent(_message.Message):
         result: Global___RunResult | None = ...,
         teacher: Global___TeacherChange | None = ...,
         breaker: Global___BreakerMove | None = ...,
+        gradients: Global___GradientReport | None = ...,
+        speed: Global___SpeedNote | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "state", b"state", "teacher", b"teacher", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "gate", b"gate", "gradients", b"gradients", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "speed", b"speed", "state", b"state", "teacher", b"teacher", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "state", b"state", "teacher", b"teacher", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "checkpoint", b"checkpoint", "command", b"command", "control_loss", b"control_loss", "decision", b"decision", "directive", b"directive", "emergency", b"emergency", "event_id", b"event_id", "gate", b"gate", "global_step", b"global_step", "gradients", b"gradients", "kind", b"kind", "occurred_at", b"occurred_at", "payload", b"payload", "progress", b"progress", "result", b"result", "rollback", b"rollback", "seed", b"seed", "sequence", b"sequence", "speed", b"speed", "state", b"state", "teacher", b"teacher", "training_run_id", b"training_run_id", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result", "teacher", "breaker"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "validation", "decision", "command", "seed", "gate", "directive", "rollback", "checkpoint", "emergency", "control_loss", "result", "teacher", "breaker", "gradients", "speed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
+
+@_typing.final
+class OwnerGradients(_message.Message):
+    """The gradients of one owner's parameters. Owners have no parameter in common."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    WEIGHT_NORM_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    CONFLICT_RATE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTED_LOSS_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """"host", or the id of a seed."""
+    site: _builtins.str
+    """Site of the seed; empty for the host."""
+    gradient_norm: _builtins.float
+    """L2 norm of its gradients as the optimizer took them, root mean square over the steps that were looked at."""
+    share: _builtins.float
+    """Its share of the squared gradients of all owners, 0 to 1."""
+    scale: _builtins.float
+    """Factor by which its gradients count now."""
+    weight_norm: _builtins.float
+    """L2 norm of its parameters now; absent for a seed that has left."""
+    alpha: _builtins.float
+    """Blend factor of the seed now, 0 to 1; absent for the host and for a seed that has left."""
+    conflict_rate: _builtins.float
+    """Conflicting pairs over all pairs of losses that met on its parameters; absent where none met."""
+    attributed_loss: _builtins.float
+    """Movement of the loss that it accounts for, negative where it improved; absent where that was not asked for."""
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        site: _builtins.str = ...,
+        gradient_norm: _builtins.float = ...,
+        share: _builtins.float = ...,
+        scale: _builtins.float = ...,
+        weight_norm: _builtins.float | None = ...,
+        alpha: _builtins.float | None = ...,
+        conflict_rate: _builtins.float | None = ...,
+        attributed_loss: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_attributed_loss", b"_attributed_loss", "_conflict_rate", b"_conflict_rate", "_weight_norm", b"_weight_norm", "alpha", b"alpha", "attributed_loss", b"attributed_loss", "conflict_rate", b"conflict_rate", "weight_norm", b"weight_norm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_attributed_loss", b"_attributed_loss", "_conflict_rate", b"_conflict_rate", "_weight_norm", b"_weight_norm", "alpha", b"alpha", "attributed_loss", b"attributed_loss", "conflict_rate", b"conflict_rate", "gradient_norm", b"gradient_norm", "owner", b"owner", "scale", b"scale", "share", b"share", "site", b"site", "weight_norm", b"weight_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__attributed_loss: _TypeAlias = _typing.Literal["attributed_loss"]  # noqa: Y015
+    _WhichOneofArgType__attributed_loss: _TypeAlias = _typing.Literal["_attributed_loss", b"_attributed_loss"]  # noqa: Y015
+    _WhichOneofReturnType__conflict_rate: _TypeAlias = _typing.Literal["conflict_rate"]  # noqa: Y015
+    _WhichOneofArgType__conflict_rate: _TypeAlias = _typing.Literal["_conflict_rate", b"_conflict_rate"]  # noqa: Y015
+    _WhichOneofReturnType__weight_norm: _TypeAlias = _typing.Literal["weight_norm"]  # noqa: Y015
+    _WhichOneofArgType__weight_norm: _TypeAlias = _typing.Literal["_weight_norm", b"_weight_norm"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attributed_loss) -> _WhichOneofReturnType__attributed_loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__conflict_rate) -> _WhichOneofReturnType__conflict_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_norm) -> _WhichOneofReturnType__weight_norm | None: ...
+
+Global___OwnerGradients: _TypeAlias = OwnerGradients  # noqa: Y015
+
+@_typing.final
+class LayerGradients(_message.Message):
+    """The gradients of one layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    WEIGHT_NORM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Dotted name of the layer's module, under the name of its seed where it has one."""
+    gradient_norm: _builtins.float
+    """L2 norm of its gradients, root mean square over the steps that were looked at."""
+    weight_norm: _builtins.float
+    """L2 norm of its parameters now; absent where they have left."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        gradient_norm: _builtins.float = ...,
+        weight_norm: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight_norm", b"_weight_norm", "weight_norm", b"weight_norm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight_norm", b"_weight_norm", "gradient_norm", b"gradient_norm", "name", b"name", "weight_norm", b"weight_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight_norm: _TypeAlias = _typing.Literal["weight_norm"]  # noqa: Y015
+    _WhichOneofArgType__weight_norm: _TypeAlias = _typing.Literal["_weight_norm", b"_weight_norm"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_norm) -> _WhichOneofReturnType__weight_norm | None: ...
+
+Global___LayerGradients: _TypeAlias = LayerGradients  # noqa: Y015
+
+@_typing.final
+class GradientReport(_message.Message):
+    """Gradients over some steps up to the end of an epoch; epochs that follow one another fast share a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_STEP_FIELD_NUMBER: _builtins.int
+    LAST_STEP_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_FIELD_NUMBER: _builtins.int
+    LOSS_MOVEMENT_FIELD_NUMBER: _builtins.int
+    after_step: _builtins.int
+    """Step after which the report begins."""
+    last_step: _builtins.int
+    """Last step of the report."""
+    steps: _builtins.int
+    """Steps in between that were looked at."""
+    attribution: _builtins.str
+    """How attributed_loss was found: "approx" or "probe"; empty where it was not."""
+    loss_movement: _builtins.float
+    """Movement of the held-out loss since the report before; only under "probe". What owners did together is why the
+    movements attributed to them need not add up to it.
+    """
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnerGradients]:
+        """Every owner, in the order of the model."""
+
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerGradients]:
+        """Layers with the largest gradients, largest first."""
+
+    def __init__(
+        self,
+        *,
+        after_step: _builtins.int = ...,
+        last_step: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        owners: _abc.Iterable[Global___OwnerGradients] | None = ...,
+        layers: _abc.Iterable[Global___LayerGradients] | None = ...,
+        attribution: _builtins.str = ...,
+        loss_movement: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_loss_movement", b"_loss_movement", "loss_movement", b"loss_movement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_loss_movement", b"_loss_movement", "after_step", b"after_step", "attribution", b"attribution", "last_step", b"last_step", "layers", b"layers", "loss_movement", b"loss_movement", "owners", b"owners", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__loss_movement: _TypeAlias = _typing.Literal["loss_movement"]  # noqa: Y015
+    _WhichOneofArgType__loss_movement: _TypeAlias = _typing.Literal["_loss_movement", b"_loss_movement"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_movement) -> _WhichOneofReturnType__loss_movement | None: ...
+
+Global___GradientReport: _TypeAlias = GradientReport  # noqa: Y015
+
+@_typing.final
+class SpeedNote(_message.Message):
+    """What a faster way of training did, or that it gave way to the plain one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GRAPHS_FIELD_NUMBER: _builtins.int
+    COMPILE_MS_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """"compiled", "compile_fallback", "graph_fallback" or "overflow"."""
+    reason: _builtins.str
+    """A sentence."""
+    graphs: _builtins.int
+    """Graphs compiled."""
+    compile_ms: _builtins.float
+    """How long that took."""
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Blocks concerned: module paths in the bare model, and `seed:<seed_id>`."""
+
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        blocks: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        graphs: _builtins.int = ...,
+        compile_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "compile_ms", b"compile_ms", "graphs", b"graphs", "reason", b"reason", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpeedNote: _TypeAlias = SpeedNote  # noqa: Y015
 
 @_typing.final
 class EmergencyNote(_message.Message):

@@ -266,6 +266,7 @@ class SeedEvidence(_message.Message):
     REMOVED_CLEANLY_FIELD_NUMBER: _builtins.int
     ALPHA_MEAN_FIELD_NUMBER: _builtins.int
     GATE_MEAN_FIELD_NUMBER: _builtins.int
+    COMPILED_FIELD_NUMBER: _builtins.int
     training_run_id: _builtins.str
     """The run."""
     seed_id: _builtins.str
@@ -322,6 +323,8 @@ class SeedEvidence(_message.Message):
     """Mean of the effective alpha over channels or samples."""
     gate_mean: _builtins.float
     """Mean of the confidence gate over samples, where the mode has one."""
+    compiled: _builtins.bool
+    """Whether the seed runs compiled: false once compiling it failed, absent where nothing is compiled."""
     @_builtins.property
     def contribution(self) -> Global___ContributionProbe:
         """Counterfactual, where one was made."""
@@ -373,15 +376,18 @@ class SeedEvidence(_message.Message):
         removed_cleanly: _builtins.bool = ...,
         alpha_mean: _builtins.float | None = ...,
         gate_mean: _builtins.float | None = ...,
+        compiled: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha_mean", b"_alpha_mean", "_alpha_p95", b"_alpha_p95", "_contribution", b"_contribution", "_gate_mean", b"_gate_mean", "_gradient_norm", b"_gradient_norm", "_host_gradient_norm", b"_host_gradient_norm", "_host_output_norm", b"_host_output_norm", "_improvement", b"_improvement", "_isolation_cosine", b"_isolation_cosine", "_latency_ms", b"_latency_ms", "_loss", b"_loss", "_loss_at_germination", b"_loss_at_germination", "_output_norm", b"_output_norm", "_seed_loss", b"_seed_loss", "_sparsity", b"_sparsity", "_steps_remaining", b"_steps_remaining", "alpha_mean", b"alpha_mean", "alpha_p95", b"alpha_p95", "contribution", b"contribution", "gate_mean", b"gate_mean", "gradient_norm", b"gradient_norm", "host_gradient_norm", b"host_gradient_norm", "host_output_norm", b"host_output_norm", "improvement", b"improvement", "isolation_cosine", b"isolation_cosine", "latency_ms", b"latency_ms", "loss", b"loss", "loss_at_germination", b"loss_at_germination", "measured_at", b"measured_at", "output_norm", b"output_norm", "seed_loss", b"seed_loss", "sparsity", b"sparsity", "steps_remaining", b"steps_remaining"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha_mean", b"_alpha_mean", "_alpha_p95", b"_alpha_p95", "_compiled", b"_compiled", "_contribution", b"_contribution", "_gate_mean", b"_gate_mean", "_gradient_norm", b"_gradient_norm", "_host_gradient_norm", b"_host_gradient_norm", "_host_output_norm", b"_host_output_norm", "_improvement", b"_improvement", "_isolation_cosine", b"_isolation_cosine", "_latency_ms", b"_latency_ms", "_loss", b"_loss", "_loss_at_germination", b"_loss_at_germination", "_output_norm", b"_output_norm", "_seed_loss", b"_seed_loss", "_sparsity", b"_sparsity", "_steps_remaining", b"_steps_remaining", "alpha_mean", b"alpha_mean", "alpha_p95", b"alpha_p95", "compiled", b"compiled", "contribution", b"contribution", "gate_mean", b"gate_mean", "gradient_norm", b"gradient_norm", "host_gradient_norm", b"host_gradient_norm", "host_output_norm", b"host_output_norm", "improvement", b"improvement", "isolation_cosine", b"isolation_cosine", "latency_ms", b"latency_ms", "loss", b"loss", "loss_at_germination", b"loss_at_germination", "measured_at", b"measured_at", "output_norm", b"output_norm", "seed_loss", b"seed_loss", "sparsity", b"sparsity", "steps_remaining", b"steps_remaining"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha_mean", b"_alpha_mean", "_alpha_p95", b"_alpha_p95", "_contribution", b"_contribution", "_gate_mean", b"_gate_mean", "_gradient_norm", b"_gradient_norm", "_host_gradient_norm", b"_host_gradient_norm", "_host_output_norm", b"_host_output_norm", "_improvement", b"_improvement", "_isolation_cosine", b"_isolation_cosine", "_latency_ms", b"_latency_ms", "_loss", b"_loss", "_loss_at_germination", b"_loss_at_germination", "_output_norm", b"_output_norm", "_seed_loss", b"_seed_loss", "_sparsity", b"_sparsity", "_steps_remaining", b"_steps_remaining", "alpha", b"alpha", "alpha_mean", b"alpha_mean", "alpha_monotone", b"alpha_monotone", "alpha_p95", b"alpha_p95", "boundary", b"boundary", "contribution", b"contribution", "dwell_epochs", b"dwell_epochs", "dwell_steps", b"dwell_steps", "epoch", b"epoch", "finite", b"finite", "gate_mean", b"gate_mean", "generation", b"generation", "global_step", b"global_step", "gradient_norm", b"gradient_norm", "host_gradient_norm", b"host_gradient_norm", "host_layers_present", b"host_layers_present", "host_output_norm", b"host_output_norm", "improvement", b"improvement", "isolation_cosine", b"isolation_cosine", "isolation_violations", b"isolation_violations", "latency_ms", b"latency_ms", "loss", b"loss", "loss_at_germination", b"loss_at_germination", "measured_at", b"measured_at", "output_norm", b"output_norm", "removed_cleanly", b"removed_cleanly", "seed_id", b"seed_id", "seed_loss", b"seed_loss", "sparsity", b"sparsity", "stage", b"stage", "steps_remaining", b"steps_remaining", "training_run_id", b"training_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha_mean", b"_alpha_mean", "_alpha_p95", b"_alpha_p95", "_compiled", b"_compiled", "_contribution", b"_contribution", "_gate_mean", b"_gate_mean", "_gradient_norm", b"_gradient_norm", "_host_gradient_norm", b"_host_gradient_norm", "_host_output_norm", b"_host_output_norm", "_improvement", b"_improvement", "_isolation_cosine", b"_isolation_cosine", "_latency_ms", b"_latency_ms", "_loss", b"_loss", "_loss_at_germination", b"_loss_at_germination", "_output_norm", b"_output_norm", "_seed_loss", b"_seed_loss", "_sparsity", b"_sparsity", "_steps_remaining", b"_steps_remaining", "alpha", b"alpha", "alpha_mean", b"alpha_mean", "alpha_monotone", b"alpha_monotone", "alpha_p95", b"alpha_p95", "boundary", b"boundary", "compiled", b"compiled", "contribution", b"contribution", "dwell_epochs", b"dwell_epochs", "dwell_steps", b"dwell_steps", "epoch", b"epoch", "finite", b"finite", "gate_mean", b"gate_mean", "generation", b"generation", "global_step", b"global_step", "gradient_norm", b"gradient_norm", "host_gradient_norm", b"host_gradient_norm", "host_layers_present", b"host_layers_present", "host_output_norm", b"host_output_norm", "improvement", b"improvement", "isolation_cosine", b"isolation_cosine", "isolation_violations", b"isolation_violations", "latency_ms", b"latency_ms", "loss", b"loss", "loss_at_germination", b"loss_at_germination", "measured_at", b"measured_at", "output_norm", b"output_norm", "removed_cleanly", b"removed_cleanly", "seed_id", b"seed_id", "seed_loss", b"seed_loss", "sparsity", b"sparsity", "stage", b"stage", "steps_remaining", b"steps_remaining", "training_run_id", b"training_run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha_mean: _TypeAlias = _typing.Literal["alpha_mean"]  # noqa: Y015
     _WhichOneofArgType__alpha_mean: _TypeAlias = _typing.Literal["_alpha_mean", b"_alpha_mean"]  # noqa: Y015
     _WhichOneofReturnType__alpha_p95: _TypeAlias = _typing.Literal["alpha_p95"]  # noqa: Y015
     _WhichOneofArgType__alpha_p95: _TypeAlias = _typing.Literal["_alpha_p95", b"_alpha_p95"]  # noqa: Y015
+    _WhichOneofReturnType__compiled: _TypeAlias = _typing.Literal["compiled"]  # noqa: Y015
+    _WhichOneofArgType__compiled: _TypeAlias = _typing.Literal["_compiled", b"_compiled"]  # noqa: Y015
     _WhichOneofReturnType__contribution: _TypeAlias = _typing.Literal["contribution"]  # noqa: Y015
     _WhichOneofArgType__contribution: _TypeAlias = _typing.Literal["_contribution", b"_contribution"]  # noqa: Y015
     _WhichOneofReturnType__gate_mean: _TypeAlias = _typing.Literal["gate_mean"]  # noqa: Y015
@@ -414,6 +420,8 @@ class SeedEvidence(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha_mean) -> _WhichOneofReturnType__alpha_mean | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha_p95) -> _WhichOneofReturnType__alpha_p95 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__compiled) -> _WhichOneofReturnType__compiled | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__contribution) -> _WhichOneofReturnType__contribution | None: ...
     @_typing.overload
@@ -582,7 +590,9 @@ class SeedTransition(_message.Message):
     parameter_count: _builtins.int
     """Parameters of the seed."""
     aborted_because: _builtins.str
-    """Set where the trainer itself took the seed out: "raised", "removed", "trouble" or "undecided"."""
+    """Set where the trainer itself took the seed out: "raised", "removed", "unreached",
+    "trouble" or "undecided".
+    """
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """Wall time."""
