@@ -61,7 +61,7 @@ class LetterTask(ClassificationTask):
         return TaskSpec(
             batch_size=128,
             optimizer="adam",
-            learning_rate=5e-3,
+            learning_rate=2e-2,
             learning_rate_policy="cosine",
             flops_budget=20_000_000_000,
             short_flops_budget=6_000_000_000,

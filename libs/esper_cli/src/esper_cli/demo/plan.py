@@ -41,8 +41,8 @@ class Budget:
     learning_rates: tuple[float, ...]
 
 
-FULL: Final = Budget(20_000_000_000, 5e-3, 5_000_000_000, (1e-2, 2e-2, 4e-2))
-SHORT: Final = Budget(6_000_000_000, 1e-2, 0, (2e-2,))
+FULL: Final = Budget(20_000_000_000, 2e-2, 5_000_000_000, (1e-2, 2e-2, 4e-2))
+SHORT: Final = Budget(6_000_000_000, 2e-2, 0, (2e-2,))
 
 
 @dataclass(frozen=True, slots=True)
