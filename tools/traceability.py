@@ -17,6 +17,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LEDGER = REPOSITORY / "docs" / "requirements.md"
 TESTS = REPOSITORY / "tests"
 DECLARED = "declared"
+UNMEASURED = "unmeasured"
+CLAIMED = (DECLARED, UNMEASURED)
 
 _ROW = re.compile(r"^\| (?P<id>[A-Z]{3}-\d+) \| (?P<text>.+) \| (?P<status>[a-z]+) \|$")
 
@@ -41,7 +43,7 @@ class Proof:
 
 
 def main() -> int:
-    """Print the ledger; return 1 when an id is unknown or a declared one has no test."""
+    """Print the ledger; return 1 when an id is unknown or a claimed one has no test."""
     requirements = read_ledger(LEDGER.read_text())
     proofs = [proof for path in sorted(TESTS.rglob("test_*.py")) for proof in proofs_in(path)]
     for line in report(requirements, proofs):
@@ -70,24 +72,24 @@ def report(requirements: list[Requirement], proofs: list[Proof]) -> Iterator[str
     tests = _by_requirement(proofs)
     for requirement in requirements:
         proving = tests.get(requirement.id, [])
-        yield f"{requirement.id:<7} {requirement.status:<9} {requirement.text}"
-        yield from (f"{'':<17} · {test}" for test in proving)
+        yield f"{requirement.id:<7} {requirement.status:<10} {requirement.text}"
+        yield from (f"{'':<18} · {test}" for test in proving)
     declared = [each for each in requirements if each.status == DECLARED]
     proven = sum(1 for each in declared if each.id in tests)
     yield f"{proven} of {len(declared)} declared requirements have tests; {len(requirements)} in the ledger"
 
 
 def problems(requirements: list[Requirement], proofs: list[Proof]) -> list[str]:
-    """Return a sentence for every unknown id and for every declared requirement without a test."""
+    """Return a sentence for every unknown id and for every claimed requirement without a test."""
     tests = _by_requirement(proofs)
     known = {each.id for each in requirements}
     unknown = [
         f"unknown id {each.requirement_id} in {each.test}" for each in proofs if each.requirement_id not in known
     ]
     unproven = [
-        f"{each.id} is declared but no test proves it: {each.text}"
+        f"{each.id} is {each.status} but no test proves it: {each.text}"
         for each in requirements
-        if each.status == DECLARED and each.id not in tests
+        if each.status in CLAIMED and each.id not in tests
     ]
     return unknown + unproven
 
