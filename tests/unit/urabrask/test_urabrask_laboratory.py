@@ -182,6 +182,8 @@ async def test_a_trial_whose_process_dies_gets_one_more_chance() -> None:
                     lambda known=killed: laboratory.busy and bool(alive() - known), 60.0, what="a trial in a new child"
                 )
                 killed |= kill_children()
+                # Else a child that is only being made ready for the next attempt could pass for one on trial.
+                await await_until(lambda: not laboratory.busy, 60.0, what="the death to be noticed")
             if survives:
                 assert (await trial)[0].batch_size == 2
             else:
