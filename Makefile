@@ -90,6 +90,7 @@ format: setup ## Bring the code into shape
 types: setup ## mypy, strict
 	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
 	$(BIN)/mypy tools tests/support
+	$(BIN)/mypy -p benchmarks
 
 docs-check: setup ## Fail when a generated page is not what the code says
 	$(BIN)/python tools/generate_docs.py --check

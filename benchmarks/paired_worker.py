@@ -28,9 +28,10 @@ from esper_core.settings import load
 from esper_core.stack import StackPaths
 from tolaria.rundir import RunDirectory
 from tolaria.settings import WorkerSettings
+from tolaria.training.costs import topology_key
 from tolaria.training.loop import TrainingLoop
 from tolaria.training.orders import Ending
-from tolaria.training.session import Session, topology_key
+from tolaria.training.session import Session
 from tolaria.worker.run import work
 from tolaria.worker.start import let_the_mediator_in, use_one_interop_thread
 
