@@ -17,7 +17,7 @@ class Reads(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.count: int = 0
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -26,12 +26,12 @@ class Reads(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-class Scalars(TorchDispatchMode):
+class Scalars(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what waits for a scalar of the device."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count: int = 0
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -44,4 +44,5 @@ def waits(work: Callable[[], object]) -> int:
     """How often some work waits for the device."""
     with Reads() as reads, Scalars() as scalars:
         work()
-    return max(reads.count, scalars.count)
+    found: int = max(reads.count, scalars.count)
+    return found

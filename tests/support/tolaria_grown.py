@@ -53,7 +53,7 @@ def shadow(run: SmallRun) -> None:
 def perform(run: SmallRun, message: leyline.Directive) -> None:
     """Carry out a directive that must succeed."""
     done = DirectiveExecutor(run.parts.operations, lambda: run.session.counters.step).apply(message)
-    assert done.applied, done.error_message
+    assert done.applied, done.message
 
 
 def gradients_of(run: SmallRun, seed: bool) -> Sequence[Tensor | None]:
