@@ -160,6 +160,14 @@ def test_a_seed_that_made_itself_necessary_without_helping_is_removed() -> None:
     assert "without helping" in action.rationale
 
 
+def test_a_loss_that_leaps_for_a_single_pass_is_not_held_against_a_seed() -> None:
+    memory = memory_of(seen(200, validation=validation(200, 1.0)), seen(240, validation=validation(240, 0.8)))
+    memory.take(seen(260, validation=validation(260, 0.8)), 0.0)
+    leaned_on = seed(age_steps=80, contribution=0.3, contribution_low=0.2, contribution_high=0.4)
+    action = proposed(memory, seen(300, seeds=(leaned_on,), validation=validation(300, 1.2)))
+    assert action.kind == "FOSSILIZE"
+
+
 def test_a_settling_command_is_not_repeated_at_every_packet() -> None:
     helpful = seed(contribution=0.1, contribution_low=0.05, contribution_high=0.15)
     memory = memory_of()

@@ -17,6 +17,7 @@ from kasmina.lifecycle import ATTACHED, CULLED, DORMANT, FOSSILIZED, SHADOWING, 
 GATES_KEPT = 64
 PROBES_KEPT = 16
 LATENCIES_KEPT = 3
+IMPROVEMENTS_KEPT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Seed:
     hurried_by: str = ""
     settle_by: str = ""
     probes: tuple[Probe, ...] = ()
-    improvement: Improvement | None = None
+    improvements: tuple[Improvement, ...] = ()
     latencies_ms: tuple[float, ...] = ()
     evidence: Evidence | None = None
     removed_cleanly: bool | None = None
@@ -141,7 +142,7 @@ class Seed:
             gates_passed=(),
             hurried_by="",
             probes=self.probes if stage > SHADOWING else (),
-            improvement=self.improvement if stage > SHADOWING else None,
+            improvements=self.improvements if stage > SHADOWING else (),
         )
 
     def adopted(self, fact: SeedAdopted) -> Seed:
@@ -152,7 +153,7 @@ class Seed:
             alpha=fact.alpha,
             settle_by="",
             probes=(),
-            improvement=None,
+            improvements=(),
             closed=False,
             parameter_count=fact.parameter_count or self.parameter_count,
         )
@@ -176,8 +177,14 @@ class Seed:
         probe = evidence.contribution
         if probe is None or evidence.stage < SHADOWING or any(known.step == probe.step for known in self.probes):
             return after
-        improvement = evidence.improvement or self.improvement
-        return replace(after, probes=(*self.probes, probe)[-PROBES_KEPT:], improvement=improvement)
+        told = (*self.improvements, evidence.improvement) if evidence.improvement is not None else self.improvements
+        return replace(after, probes=(*self.probes, probe)[-PROBES_KEPT:], improvements=told[-IMPROVEMENTS_KEPT:])
+
+    @property
+    def improvement(self) -> Improvement | None:
+        """The middle one of the last three, the better of two: a loss that leaps for a step says nothing of a seed."""
+        known = sorted(self.improvements, key=lambda one: one.improvement)
+        return known[len(known) // 2] if known else None
 
     def steadied(self, evidence: Evidence) -> Evidence:
         """Return evidence with the least of the last latencies: a single slow step says nothing about the seed."""

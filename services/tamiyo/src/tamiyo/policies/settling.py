@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 
 from esper_core import leyline
 from tamiyo.actions import Action, Kind, Risk, wait
@@ -90,13 +91,15 @@ def _at_the_end(seed: SeedView, memory: RunMemory, rules: GrowthRules, now_s: fl
 def _rise_since_germination(seed: SeedView, memory: RunMemory) -> float | None:
     """Return the relative change of the loss since the seed was planted, None where either end is unknown.
 
-    Validation losses are compared where both exist, smoothed training losses otherwise.
+    Validation losses are compared where both exist, the middle ones of the last three, because a single pass may fall
+    on a leap; smoothed training losses otherwise.
     """
     planted = (memory.now.step if memory.now else 0) - seed.age_steps
     before = [one.loss for one in memory.validations if one.step <= planted]
     after = [one.loss for one in memory.validations if one.step > planted]
     if before and after:
-        return after[-1] / before[-1] - 1.0 if before[-1] > 0 else None
+        then, now = median(before[-3:]), median(after[-3:])
+        return now / then - 1.0 if then > 0 else None
     early = [one.loss for one in memory.losses if one.step <= planted]
     if not early or not memory.losses or early[-1] <= 0:
         return None
