@@ -153,5 +153,6 @@ class RunClient:
 
 
 def kill_process(pid: int) -> None:
-    """End a process as a crash would."""
+    """End a process as a crash would; 0 would mean this whole process group."""
+    assert pid > 0, "there is no process to kill"
     os.kill(pid, signal.SIGKILL)
