@@ -38,7 +38,7 @@ def processes(stack: LocalStack) -> list[ProcessIdentity]:
 
 
 def kill_worker(stack: LocalStack, run_id: str) -> None:
-    """End the worker of a run as a crash would; 0, which a run without one tells, would mean this whole process group."""
+    """End the worker of a run as a crash would; 0, which a run without one tells, would mean our own process group."""
     pid = stack.runs.status(run_id).worker_pid
     assert pid > 0, f"{run_id} has no worker any more"
     os.kill(pid, signal.SIGKILL)
