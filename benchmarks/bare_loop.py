@@ -1,6 +1,7 @@
 """The yardstick: the same model, data and optimizer in the loop that everybody writes first, without anything of Esper.
 
-A grown model is rendered into plain modules: h + alpha * s(h) where a graft was, parameters frozen where it froze them.
+A grown model is rendered into plain modules: h + alpha * s(h), or s(h, x) of a seed that widens, where a graft was,
+parameters frozen where it froze them.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ _OPTIMIZERS: Final[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {
 class PlainGraft(nn.Module):
     """What a graft computes, written by hand."""
 
-    def __init__(self, host: nn.Module, seed: nn.Module, alpha: float, *, convex: bool) -> None:
+    def __init__(self, host: nn.Module, seed: nn.Module, alpha: float, *, convex: bool, wants_input: bool) -> None:
         super().__init__()
         self.host = host
         self.seed = seed
         self.alpha = alpha
         self.convex = convex
+        self.wants_input = wants_input
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Blend the seed's output with what it reads."""
         h = self.host(inputs)
-        blended: Tensor = torch.lerp(h, self.seed(h), self.alpha) if self.convex else h + self.alpha * self.seed(h)
+        s = self.seed(h, inputs) if self.wants_input else self.seed(h)
+        blended: Tensor = torch.lerp(h, s, self.alpha) if self.convex else h + self.alpha * s
         return blended
 
 
@@ -86,7 +89,8 @@ def _plain_graft(graft: Graft) -> nn.Module:
         return host
     if graft.blend.mode not in (RESIDUAL, CONVEX):
         raise ValueError(f"there is no plain form of blend mode {graft.blend.mode}")
-    return PlainGraft(host, graft.seed, graft.alpha_value, convex=graft.blend.mode == CONVEX)
+    convex = graft.blend.mode == CONVEX
+    return PlainGraft(host, graft.seed, graft.alpha_value, convex=convex, wants_input=graft.wants_input)
 
 
 def _options(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> dict[str, Any]:
