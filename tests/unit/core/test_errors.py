@@ -27,8 +27,8 @@ from esper_core.errors import (
     from_code,
     to_exit_code,
 )
+from esper_core.errors import __doc__ as drawing
 from esper_core.errors.docs import main, render
-from esper_core.errors.tree import __doc__ as drawing
 
 GRPC_STATUSES = {
     "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",

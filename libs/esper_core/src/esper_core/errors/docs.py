@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from esper_core.errors.base import class_of
 from esper_core.errors.catalogue import CATALOGUE, DOCS_PAGE, CatalogueEntry
-from esper_core.errors.tree import class_of
 
 _HEAD = """# Errors
 
