@@ -60,10 +60,12 @@ class AsyncWorker:
         if min(max_concurrency, max_children) < 1 or max_queue < 0:
             raise ValueError("max_concurrency and max_children must be at least 1, max_queue at least 0")
         self._name = name
+        self._grace_s = cancel_grace_s
         self._loop = loop or asyncio.new_event_loop()
         self._ledger = JobLedger(name, max_concurrency + max_queue)
         self._driver = JobDriver(self._loop, self._ledger, concurrency=max_concurrency, grace_s=cancel_grace_s)
         self._children = ChildPool(name, max_children, preload)
+        self._leave = asyncio.Event()
         self._thread: threading.Thread | None = None
         if loop is None:
             self._thread = threading.Thread(target=self._own_loop, name=name, daemon=True)
@@ -134,8 +136,7 @@ class AsyncWorker:
         if self._loop is not asyncio.get_running_loop():
             return await asyncio.to_thread(self.shutdown, timeout_s)
         report = await self._stop(timeout_s)
-        if self._thread is not None:
-            self._loop.call_soon(self._loop.stop)
+        self._leave.set()
         return report
 
     def __enter__(self) -> Self:
@@ -161,12 +162,12 @@ class AsyncWorker:
 
     def _stop_from_outside(self, timeout_s: float) -> ShutdownReport:
         stopping = asyncio.run_coroutine_threadsafe(self._stop(timeout_s * 0.8), self._loop)
+        # A blocked loop that is given up here still stops its jobs in order, should it ever come free.
+        stopping.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._leave.set))
         try:
-            report = stopping.result(timeout_s)
+            return stopping.result(timeout_s)
         except TimeoutError:
-            report = self._abandon()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        return report
+            return self._abandon()
 
     def _abandon(self) -> ShutdownReport:
         """Give up on a loop that a job blocks: kill the children, fail the jobs, leave the daemon thread behind."""
@@ -180,10 +181,17 @@ class AsyncWorker:
     def _own_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            self._loop.run_until_complete(self._live())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
+
+    async def _live(self) -> None:
+        """Keep the loop until the worker has stopped and what it cancelled has ended, or overran its grace."""
+        await self._leave.wait()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            await asyncio.wait(left, timeout=self._grace_s)
 
 
 def _name_of(function: Callable[..., object]) -> str:
