@@ -31,12 +31,12 @@ from tolaria.training.links import make_links
 from tolaria.training.loop import LoopParts, TrainingLoop
 from tolaria.training.opening import open_session
 from tolaria.training.orders import Ending
+from tolaria.training.planning import resolve_plan
 from tolaria.training.session import Session
 from tolaria.training.validation import final_test, validate
 from tolaria.worker.assembly import Surroundings, assemble
 from tolaria.worker.ending import run_result
 from tolaria.worker.facts import run_facts
-from tolaria.worker.planning import resolve_plan
 from tolaria.worker.start import begin
 
 LAST_FENCE_S: Final = 5.0

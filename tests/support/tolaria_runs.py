@@ -23,9 +23,9 @@ from tolaria.state.checkpoints import CheckpointStore
 from tolaria.training.links import Links, make_links
 from tolaria.training.loop import LoopParts
 from tolaria.training.opening import open_session
+from tolaria.training.planning import resolve_plan
 from tolaria.training.session import Session
 from tolaria.worker.assembly import Surroundings, assemble
-from tolaria.worker.planning import resolve_plan
 from tolaria.worker.wiring import open_bridge
 
 SITE = "hidden1"

@@ -19,8 +19,8 @@ from support.tolaria_runs import detach, letter_spec, open_letter
 from tolaria.aggregation.pool import GradientPool, GradientShapeError, Met
 from tolaria.service.submission import check_spec
 from tolaria.training.opening import open_session
+from tolaria.training.planning import resolve_plan
 from tolaria.training.step import training_step
-from tolaria.worker.planning import resolve_plan
 
 pytestmark = pytest.mark.req("TOL-30")
 BLENDING = leyline.SEED_STAGE_BLENDING

@@ -23,8 +23,8 @@ from support.tolaria_runs import SmallRun, letter_spec
 from tolaria.aggregation.pool import GradientPool, Met
 from tolaria.service.submission import check_spec
 from tolaria.training.compilation import compile_blocks
+from tolaria.training.planning import resolve_plan
 from tolaria.training.step import training_step
-from tolaria.worker.planning import resolve_plan
 from tolaria.worker.start import begin_teaching
 
 BLENDING = leyline.SEED_STAGE_BLENDING

@@ -19,9 +19,9 @@ from esper_tasks import load_task
 from support.tolaria_runs import letter_spec
 from tolaria.growth.book import SeedBook, SeedEntry
 from tolaria.rundir import RunDirectory, RunRequest, WorkerMark
+from tolaria.training.planning import resolve_plan
 from tolaria.training.queues import Inbox, LatestSlot, Outbox
 from tolaria.training.statistics import LossStatistics
-from tolaria.worker.planning import resolve_plan
 
 
 def test_an_inbox_is_bounded_and_wakes_its_reader() -> None:

@@ -31,7 +31,7 @@ def check(request: Mapping[str, Any]) -> Answer:
     """
     from esper_tasks import load_task
     from tolaria.training.opening import open_session
-    from tolaria.worker.planning import resolve_plan
+    from tolaria.training.planning import resolve_plan
     from tolaria.worker.start import begin_teaching
 
     spec = ParseDict(request["spec"], leyline.RunSpec())

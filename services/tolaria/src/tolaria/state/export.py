@@ -15,8 +15,8 @@ from tolaria.rundir import RunDirectory
 from tolaria.state.capture import restore_session
 from tolaria.state.checkpoints import CheckpointStore
 from tolaria.training.opening import open_session
+from tolaria.training.planning import resolve_plan
 from tolaria.training.session import Session
-from tolaria.worker.planning import resolve_plan
 
 FACTORY: Final = "esper_tasks.building:build_host"
 

@@ -15,8 +15,8 @@ from esper_runtime.host import Host
 from esper_runtime.snapshot import capture_random, restore, restore_random
 from esper_runtime.tensorfiles import data_bytes, digest_of
 from tolaria.rundir import RunDirectory
+from tolaria.training.planning import task_parameters
 from tolaria.training.session import Session
-from tolaria.worker.planning import task_parameters
 
 _FIELD: Final = "spec.teacher.source"
 _SHOWN: Final = 12

@@ -30,11 +30,11 @@ from tolaria.training.links import Ended, Links, make_links
 from tolaria.training.loop import LoopParts, TrainingLoop
 from tolaria.training.opening import open_session
 from tolaria.training.orders import Ending, Order
+from tolaria.training.planning import resolve_plan
 from tolaria.training.session import Session
 from tolaria.worker.assembly import Surroundings, assemble
 from tolaria.worker.ending import conclude
 from tolaria.worker.facts import run_facts
-from tolaria.worker.planning import resolve_plan
 from tolaria.worker.start import Begun, begin, begin_teaching, was_interrupted
 from tolaria.worker.wiring import Wiring, open_bridge
 
