@@ -17,20 +17,18 @@ from esper_runtime.blueprints.operator import (
 )
 
 
-class MlpResidual(Operator):
+class TwoLayers(Operator):
     """delta(x) = W2 act(W1 x + b1) + b2, position by position, with W2 and b2 zero at the start."""
 
-    def __init__(self, channels: int, hidden: int, activation: str, normalise: bool) -> None:
+    def __init__(self, inputs: int, channels: int, hidden: int, activation: str) -> None:
         super().__init__()
-        self.inner = nn.Linear(channels, hidden)
+        self.inner = nn.Linear(inputs, hidden)
         self.outer = nn.Linear(hidden, channels)
         self.activation = activation
-        self.normalise = normalise
 
     def delta(self, x: Tensor) -> Tensor:
-        """Return the change, of the same shape as x."""
-        read = F.layer_norm(x, x.shape[-1:]) if self.normalise else x
-        hidden = self.inner(read)
+        """Return the change, (..., inputs) to (..., channels)."""
+        hidden = self.inner(x)
         change: Tensor = self.outer(F.relu(hidden) if self.activation == "relu" else F.gelu(hidden))
         return change
 
@@ -38,6 +36,18 @@ class MlpResidual(Operator):
         """Ordinary inner layer, zero outer layer."""
         initialise_layer(self.inner, generator)
         zero_layer(self.outer)
+
+
+class MlpResidual(TwoLayers):
+    """Two layers that read their site's output, normalised over the channels where `normalise` is set."""
+
+    def __init__(self, channels: int, hidden: int, activation: str, normalise: bool) -> None:
+        super().__init__(channels, channels, hidden, activation)
+        self.normalise = normalise
+
+    def delta(self, x: Tensor) -> Tensor:
+        """Return the change, of the same shape as x."""
+        return super().delta(F.layer_norm(x, x.shape[-1:]) if self.normalise else x)
 
 
 def _assemble(parameters: Parameters, contract: SiteContract) -> MlpResidual:
