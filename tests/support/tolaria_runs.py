@@ -30,6 +30,7 @@ from tolaria.worker.wiring import open_bridge
 
 SITE = "hidden1"
 BLUEPRINT = "mlp_residual.v1"
+SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
 
 
 def letter_spec(**changes: object) -> leyline.RunSpec:

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from esper_core import leyline
 from esper_core.errors import ValidationError
 from esper_tasks.letter import LetterTask
-from support.teaching import ended_run, taught_by
+from support.teaching import taught_by
 from support.tolaria_grown import SEED, gradients_of, grown_run, same
 from support.tolaria_runs import SmallRun, letter_spec
 from tolaria.aggregation.pool import GradientPool, Met
@@ -30,11 +30,6 @@ from tolaria.worker.start import begin_teaching
 BLENDING = leyline.SEED_STAGE_BLENDING
 SIDE_BY_SIDE: dict[str, object] = {"gradient_aggregation": "pcgrad"}
 BY_SEED: dict[str, object] = {"gradient_aggregation": "pcgrad", "pcgrad_losses": "seed"}
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ended_run(tmp_path_factory.mktemp("teacher"), 10)
 
 
 @contextmanager
