@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from esper_core import leyline
-from support.tolaria_runs import SmallRun, attach, directive, prepare_kernel, set_blend, set_stage, small_run
+from support.tolaria_runs import SEED, SmallRun, attach, directive, prepare_kernel, set_blend, set_stage, small_run
 from tolaria.growth.executor import DirectiveExecutor
+from tolaria.training.step import training_step
 
-SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
 _ROAD = (
     leyline.SEED_STAGE_TRAINING,
     leyline.SEED_STAGE_BLENDING,
@@ -54,6 +54,25 @@ def perform(run: SmallRun, message: leyline.Directive) -> None:
     """Carry out a directive that must succeed."""
     done = DirectiveExecutor(run.parts.operations, lambda: run.session.counters.step).apply(message)
     assert done.applied, done.message
+
+
+def train(run: SmallRun, steps: int) -> None:
+    """Make steps as the loop does, a fence before each and a pulse after it."""
+    for _ in range(steps):
+        run.parts.fence.cross()
+        with run.parts.pulse.watching():
+            assert not training_step(run.session, 4.0).problem
+        run.parts.pulse.beat()
+
+
+def bare_state(run: SmallRun) -> dict[str, Tensor]:
+    """A copy of the model's weights and buffers under torch's own names, which a graft changes."""
+    return {name: tensor.clone() for name, tensor in run.session.host.model.state_dict().items()}
+
+
+def last_evidence(run: SmallRun) -> leyline.SeedEvidence:
+    """The newest evidence on its way to Kasmina; what lies there before it is taken as well."""
+    return [item for item in run.links.to_kasmina.take() if isinstance(item, leyline.SeedEvidence)][-1]
 
 
 def gradients_of(run: SmallRun, seed: bool) -> Sequence[Tensor | None]:

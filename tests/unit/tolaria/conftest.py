@@ -9,7 +9,22 @@ import pytest
 
 from support.teaching import ended_run, taught_by
 from support.tolaria_runs import SmallRun, letter_spec, small_run
+from tolaria.growth.executor import DirectiveExecutor
 from tolaria.worker.start import begin_teaching
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[SmallRun]:
+    """A small run with all its parts."""
+    made = small_run(tmp_path)
+    yield made
+    made.events.close()
+
+
+@pytest.fixture
+def executor(run: SmallRun) -> DirectiveExecutor:
+    """What carries out the directives of `run`."""
+    return DirectiveExecutor(run.parts.operations, lambda: run.session.counters.step)
 
 
 @pytest.fixture(scope="session")
