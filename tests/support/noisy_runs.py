@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from esper_core import leyline
 from esper_core.journal import read_journal
 from esper_core.telemetry import TelemetryEmitter
-from support.tolaria_runs import SmallRun, attach, prepare_kernel, set_blend, set_stage, small_run
+from support.tolaria_runs import SEED, SmallRun, attach, prepare_kernel, set_blend, set_stage, small_run
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.reporting.metering import meter
 from tolaria.state.capture import capture_session
 from tolaria.training.loop import TrainingLoop
 from tolaria.training.session import Session
 
-SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
 TRAINING = (leyline.SEED_STAGE_TRAINING,)
 BLENDING = (leyline.SEED_STAGE_TRAINING, leyline.SEED_STAGE_BLENDING)
 KEPT = (leyline.SEED_STAGE_TRAINING, leyline.SEED_STAGE_SHADOWING, leyline.SEED_STAGE_FOSSILIZED)

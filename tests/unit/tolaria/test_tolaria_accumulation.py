@@ -11,14 +11,13 @@ from torch import Tensor
 from esper_core import leyline
 from esper_core.errors import ValidationError
 from support.device_waits import waits
-from support.tolaria_runs import attach, directive, letter_spec, open_letter, prepare_kernel, small_run
+from support.tolaria_runs import SEED, attach, directive, letter_spec, open_letter, prepare_kernel, small_run
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.service.submission import check_spec
 from tolaria.state.capture import capture_session, restore_session
 from tolaria.training.session import Session
 from tolaria.training.step import training_step
 
-SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
 PARTS = 4
 
 

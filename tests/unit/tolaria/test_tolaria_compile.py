@@ -14,7 +14,7 @@ from esper_core import leyline
 from esper_core.journal import read_journal
 from esper_core.telemetry import TelemetryEmitter
 from support.teaching import ended_run, taught_by
-from support.tolaria_runs import SmallRun, attach, letter_spec, open_letter, prepare_kernel, set_stage, small_run
+from support.tolaria_runs import SEED, SmallRun, attach, letter_spec, open_letter, prepare_kernel, set_stage, small_run
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.reporting.metering import meter
 from tolaria.state.capture import capture_session, restore_session
@@ -23,8 +23,6 @@ from tolaria.training.loop import TrainingLoop
 from tolaria.training.session import Session
 from tolaria.training.step import training_step
 from tolaria.worker.start import begin_teaching
-
-SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
 
 
 @pytest.fixture(autouse=True)

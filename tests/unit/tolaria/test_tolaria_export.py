@@ -10,13 +10,11 @@ import torch
 from esper_core import leyline
 from esper_core.errors import AlreadyExistsError, NotFoundError
 from esper_runtime.export import load_exported
-from support.tolaria_runs import attach, prepare_kernel, set_stage, small_run
+from support.tolaria_runs import SEED, attach, prepare_kernel, set_stage, small_run
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.reporting.layers import topology_digest
 from tolaria.state.export import export_run
 from tolaria.training.step import training_step
-
-SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
 
 
 def test_a_grown_model_is_exported_and_loaded(tmp_path: Path) -> None:

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from esper_core import leyline
 from esper_core.errors import ConfigurationError
-from support.tolaria_runs import attach, letter_spec, open_letter, prepare_kernel, set_stage, small_run
+from support.tolaria_runs import SEED, attach, letter_spec, open_letter, prepare_kernel, set_stage, small_run
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.training.graphs import CapturedModel, capture_model
 from tolaria.training.session import Session
 from tolaria.training.step import training_step
-
-SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
 
 
 class StandIn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,12 @@ from hypothesis import strategies as st
 from esper_core import leyline
 from esper_core.errors import ValidationError
 from esper_core.journal import read_journal
-from support.tolaria_runs import SmallRun, attach, letter_spec, open_letter, prepare_kernel, set_stage, small_run
+from support.tolaria_runs import SEED, SmallRun, attach, letter_spec, open_letter, prepare_kernel, set_stage, small_run
 from tolaria.growth.prepared import PreparedKernel
 from tolaria.training.budget import Budget, Spent
 from tolaria.training.links import BoundaryMark, Greeting, GreetingWanted
 from tolaria.training.loop import TrainingLoop
 from tolaria.training.orders import Order, OrderOutcome, RateChange
-
-SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[SmallRun]:
-    made = small_run(tmp_path)
-    yield made
-    made.events.close()
 
 
 def events(run: SmallRun) -> list[leyline.RunEvent]:

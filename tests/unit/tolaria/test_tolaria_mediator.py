@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,7 @@ from esper_core import leyline
 from esper_core.errors import TimeoutExceededError, UnavailableError
 from esper_core.journal import read_journal
 from esper_core.telemetry import TelemetryEmitter
-from support.tolaria_runs import SmallRun, small_run
+from support.tolaria_runs import SmallRun
 from support.waiting import wait_until
 from tolaria.mediator.peer import ControlPeer, Voices
 from tolaria.mediator.thread import Mediator
@@ -47,13 +45,6 @@ class Broken(Stuck):
 
     async def run(self) -> None:
         raise RuntimeError("a defect")
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[SmallRun]:
-    made = small_run(tmp_path)
-    yield made
-    made.events.close()
 
 
 def voices(run: SmallRun) -> Voices:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from esper_core.clocks import ManualClock
 from esper_core.journal import read_journal
 from esper_runtime.errors import TopologyMismatchError
 from esper_runtime.optim import OptimizerState, capture_optimizer
-from support.tolaria_runs import SmallRun, attach, detach, prepare_kernel, set_stage, small_run
+from support.tolaria_runs import SEED, SmallRun, attach, detach, prepare_kernel, set_stage
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.growth.operations import GrowthOperations
 from tolaria.state.capture import capture_session, restore_session
@@ -24,15 +23,6 @@ from tolaria.training.optimizer import HOST_GROUP, group_view
 from tolaria.training.regrouping import FAILURES, OPEN_S
 from tolaria.training.session import Session
 from tolaria.training.step import training_step
-
-SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[SmallRun]:
-    made = small_run(tmp_path)
-    yield made
-    made.events.close()
 
 
 def executor(run: SmallRun, clock: ManualClock | None = None) -> DirectiveExecutor:

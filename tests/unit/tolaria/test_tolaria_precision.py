@@ -12,7 +12,7 @@ from esper_core import leyline
 from esper_core.errors import ValidationError
 from esper_core.journal import read_journal
 from esper_runtime.snapshot_store import read_snapshot, write_snapshot
-from support.tolaria_runs import SmallRun, attach, directive, letter_spec, open_letter, prepare_kernel, small_run
+from support.tolaria_runs import SEED, SmallRun, attach, directive, letter_spec, open_letter, prepare_kernel, small_run
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.service.submission import check_spec
 from tolaria.state.capture import capture_session, restore_session
@@ -23,7 +23,6 @@ from tolaria.training.session import Session
 from tolaria.training.step import training_step
 from tolaria.training.validation import validate
 
-SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
 HALVES = ("bfloat16", "float16")
 
 

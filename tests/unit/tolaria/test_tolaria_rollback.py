@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from esper_core import leyline
 from esper_core.telemetry import TelemetryEmitter
 from esper_runtime.snapshot import Snapshot
-from support.tolaria_runs import SmallRun, small_run
+from support.tolaria_runs import SmallRun
 from support.waiting import wait_until
 from tolaria.reporting.metering import meter
 from tolaria.reporting.reporter import rollback_message
@@ -25,13 +24,6 @@ from tolaria.state.rollback import Deadlines, Rollback
 from tolaria.state.staging import Staging
 from tolaria.training.session import Session
 from tolaria.training.step import training_step
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[SmallRun]:
-    made = small_run(tmp_path)
-    yield made
-    made.events.close()
 
 
 def train(session: Session, steps: int) -> None:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from esper_core import leyline
 from esper_core.journal import read_journal
 from esper_core.pb.esper.tolaria.v1 import tolaria_pb2
 from esper_core.shared_ring import SLOTS
-from support.tolaria_runs import SmallRun, small_run
+from support.tolaria_runs import SmallRun
 from support.waiting import wait_until
 from tolaria.rundir import RunDirectory
 from tolaria.safety.deadlines import DeadlineBoard, announced_deadline
@@ -37,13 +36,6 @@ order = tolaria_pb2.WorkerOrder(order_id="emergency-s1", kind=leyline.ORDER_KIND
                                 level=leyline.EMERGENCY_LEVEL_HALT, reason=f"late at {found.at_monotonic_s}")
 send_signal(run, order)
 """
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[SmallRun]:
-    made = small_run(tmp_path)
-    yield made
-    made.events.close()
 
 
 def order(name: str, level: int = leyline.EMERGENCY_LEVEL_NOTICE) -> tolaria_pb2.WorkerOrder:

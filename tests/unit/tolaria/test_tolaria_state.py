@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 
 from esper_core import leyline
-from support.tolaria_runs import SmallRun, attach, letter_spec, open_letter, prepare_kernel, set_stage, small_run
+from support.tolaria_runs import SEED, SmallRun, attach, letter_spec, open_letter, prepare_kernel, set_stage
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.state.capture import capture_session, restore_session
 from tolaria.state.checkpoints import CheckpointStore
@@ -19,15 +16,6 @@ from tolaria.state.rollback import Deadlines, Rollback
 from tolaria.training.optimizer import BASE_LR
 from tolaria.training.session import Session
 from tolaria.training.step import training_step
-
-SEED = "01M7YZA3SEEM54XTFHCAEHJ41J/hidden1/0"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[SmallRun]:
-    made = small_run(tmp_path)
-    yield made
-    made.events.close()
 
 
 def train(session: Session, steps: int) -> list[float]:
