@@ -89,6 +89,7 @@ class ScriptedRuntime:
     improvement: float | None = 0.02
     measured: dict[str, Any] = field(default_factory=dict)
     refuse: dict[int, str] = field(default_factory=dict)
+    leaves: tuple[str, ...] = ()
     step_now: int = 0
     generation: int = 0
     held: dict[str, Grown] = field(default_factory=dict)
@@ -158,7 +159,8 @@ class ScriptedRuntime:
             step=self.step_now,
             apply_ms=0.1,
             parameter_count=8256,
-            removed_cleanly=not code,
+            removed_cleanly=not code and not self.leaves,
+            left_behind=self.leaves,
         )
 
     def _obey(self, directive: Directive) -> None:

@@ -22,9 +22,9 @@ from kasmina.loading import KernelLoadManager
 from kasmina.registry import RunRegistry
 from kasmina.telemetry import INFO, Telemetry
 from support.kasmina_life import RUN, ScriptedRuntime, germinate
+from support.kasmina_seed import SEED
 from support.waiting import await_until
 
-SEED = f"{RUN}/hidden/1"
 NEVER_S = 3600.0
 
 

@@ -22,17 +22,7 @@ from kasmina.lifecycle import (
     TRAINING,
 )
 from support.kasmina_life import RUN, Grown, ScriptedRuntime, germinate, seed_command
-
-SEED = f"{RUN}/hidden/1"
-
-
-def grown(stage: int) -> ScriptedRuntime:
-    run = ScriptedRuntime()
-    run.connect()
-    run.command(germinate())
-    while run.stage(SEED) < stage:
-        run.train(5)
-    return run
+from support.kasmina_seed import SEED, grown
 
 
 def restart(run: ScriptedRuntime) -> None:

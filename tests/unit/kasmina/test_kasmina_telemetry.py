@@ -16,8 +16,7 @@ from kasmina.rules import Rules
 from kasmina.settings import KasminaSettings
 from kasmina.telemetry import Telemetry
 from support.kasmina_life import RUN, ScriptedRuntime, germinate, seed_command
-
-SEED = f"{RUN}/hidden/1"
+from support.kasmina_seed import SEED
 
 
 class Heard:
