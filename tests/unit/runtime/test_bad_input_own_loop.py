@@ -14,37 +14,20 @@ from torch.nn import functional as F
 from esper_core.errors import EsperError
 from esper_runtime import GrowthStep, HeldOut, Session
 from esper_runtime.errors import TopologyMismatchError, UnknownSiteError
-from esper_runtime.own_loop import Pace, Rules
+from esper_runtime.own_loop import Rules
 from esper_runtime.snapshot import capture
+from support.growing_session import PACE, losses, run, told
 from support.growth import SITES, batch, equal_bits, state_of, tiny_model
 
-PACE = Pace(training=4, blending=6, shadowing=2, probationary=2, pulse=2)
 SMALL = {"expansion": 0.8}
 PLAN = (GrowthStep(0.2, "deep", "mlp_residual.v1", SMALL),)
 AT = 20
-
-
-def losses(model: nn.Module, part: Any) -> Tensor:
-    return F.cross_entropy(model(part[0]), part[1], reduction="none")
 
 
 def session_on(model: nn.Module, held_out: Any = losses, sites: Sequence[Any] = SITES, **options: Any) -> Session:
     chosen = {"plan": PLAN, "steps": 100, "rules": Rules(PACE), **options}
     data = HeldOut([batch(1000), batch(1001, 512)], held_out)
     return Session(model, sites, torch.optim.Adam(model.parameters(), lr=0.02), held_out=data, **chosen)
-
-
-def run(session: Session, first: int, last: int) -> None:
-    for step in range(first, last):
-        session.optimizer.zero_grad()
-        x, y = batch(step)
-        loss = F.cross_entropy(session.host.model(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        session.step(loss)
-
-
-def told(session: Session) -> list[str]:
-    return [event.what for event in session.history]
 
 
 def everything(session: Session) -> dict[str, Tensor]:
