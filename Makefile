@@ -111,7 +111,7 @@ proto-check: setup ## Lint the contracts, compare with the stored image, check t
 proto-image: setup ## Store the contracts as they are now as the image that later ones must not break
 	$(BIN)/buf build proto --exclude-source-info -o $(IMAGE)
 
-docs: setup ## Generate the reference pages (CLI, errors, metrics, settings) from the code
+docs: setup ## Generate the reference pages and the READMEs' lists of rooms from the code
 	$(BIN)/python tools/generate_docs.py
 
 constraints: setup ## Pin what is installed now in constraints.txt

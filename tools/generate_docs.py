@@ -1,4 +1,4 @@
-"""Generate docs/blueprints.md, cli.md, errors.md, metrics.md and settings.md from the code that they describe.
+"""Generate docs/blueprints.md, cli.md, errors.md, metrics.md, settings.md and the lists of rooms in READMEs.
 
 With ``--check`` nothing is written and the exit code is 1 when a committed page differs.
 """
@@ -6,11 +6,13 @@ With ``--check`` nothing is written and the exit code is 1 when a committed page
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import inspect
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 from typer.cli import get_docs_for_click
@@ -23,6 +25,9 @@ from esper_core.settings import docs as settings_docs
 from esper_core.telemetry import catalog
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+FIRST: Final = ("__main__.py", "settings.py", "servicer.py")
+_TABLE: Final = re.compile(r"(?<=## Rooms\n\n)\| file \| what it is for \|\n\|---\|---\|\n(?:\|.*\n)*")
+_ROW: Final = re.compile(r"^\| `(.+?)` \|", re.MULTILINE)
 
 
 def main() -> int:
@@ -36,6 +41,7 @@ def main() -> int:
         "docs/errors.md": error_docs.render(),
         "docs/metrics.md": catalog.render(),
         "docs/settings.md": settings_docs.render(settings_classes()),
+        **readmes(),
     }
     differing = [name for name, text in pages.items() if not is_current(REPOSITORY / name, text)]
     for name in differing:
@@ -52,6 +58,67 @@ def cli_page() -> str:
     command = typer.main.get_command(esper_app)
     context: Any = command.make_context("esper", [], resilient_parsing=True)
     return get_docs_for_click(obj=command, ctx=context, name="esper") + "\n"
+
+
+def readmes() -> dict[str, str]:
+    """Return the README of every package, with its rooms as they are now."""
+    packages = [path.parent for top in ("libs", "services") for path in REPOSITORY.glob(f"{top}/*/src/*/__init__.py")]
+    paths = {package.parents[1] / "README.md": package for package in sorted(packages)}
+    return {
+        str(path.relative_to(REPOSITORY)): with_rooms(path.read_text(encoding="utf-8"), package)
+        for path, package in paths.items()
+    }
+
+
+def with_rooms(text: str, package: Path) -> str:
+    """Return a README with a row for each module and folder of its package, where it has such a list.
+
+    Rows keep their order, which may be the order to read in; what is new comes last. A folder has one row, or one for
+    each of its modules where the list names any of them.
+
+    Parameters
+    ----------
+    text : str
+        The README.
+    package : Path
+        The package that it describes.
+
+    Raises
+    ------
+    ValueError
+        If a module does not say what it is for.
+    """
+    found = _TABLE.search(text)
+    if found is None:
+        return text
+    listed = _ROW.findall(found[0])
+    present = rooms_of(package, opened={name.split("/")[0] for name in listed if name.endswith(".py") and "/" in name})
+    kept = [name for name in listed if name in present]
+    rows = "".join(f"| `{name}` | {purpose(package / name)} |\n" for name in [*kept, *newcomers(present, kept)])
+    return text[: found.start()] + f"| file | what it is for |\n|---|---|\n{rows}" + text[found.end() :]
+
+
+def rooms_of(package: Path, opened: set[str]) -> set[str]:
+    """Return the modules and folders of a package, and the modules instead of a folder where it is opened."""
+    rooms = {path.name for path in package.glob("*.py")}
+    for folder in (path.parent for path in package.glob("*/__init__.py")):
+        inside = {f"{folder.name}/{path.name}" for path in folder.glob("*.py") if path.name != "__init__.py"}
+        rooms |= inside if folder.name in opened else {f"{folder.name}/"}
+    return rooms - {"__init__.py"}
+
+
+def newcomers(present: set[str], kept: list[str]) -> list[str]:
+    """Return what a list does not name yet: where to begin, then modules, then folders."""
+    return sorted(present - set(kept), key=lambda name: (name not in FIRST, name.endswith("/"), name))
+
+
+def purpose(path: Path) -> str:
+    """Return the first line of what a module, or a folder, says about itself."""
+    module = path if path.is_file() else path / "__init__.py"
+    told = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+    if not told:
+        raise ValueError(f"{module} has no docstring; say in its first line what it is for.")
+    return told.splitlines()[0]
 
 
 def settings_classes() -> list[type[EsperSettings]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GENERATED = REPOSITORY / "libs" / "esper_core" / "src" / "esper_core" / "pb"
@@ -35,3 +38,15 @@ def name_of(path: Path) -> str:
 def nodes_of(path: Path) -> tuple[ast.AST, ...]:
     """Return everything that a file says, parsed once however many tests read it."""
     return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+def script(name: str) -> ModuleType:
+    """Load a Python file that belongs to no package, such as `tools/traceability.py`, by its name in the repository."""
+    path = REPOSITORY / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by its name.
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module

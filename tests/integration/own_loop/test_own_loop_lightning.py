@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from esper_core.errors import DependencyViolationError, ValidationError
 from esper_runtime import GrowthStep, HeldOut, Site
 from esper_runtime.own_loop import Pace, Rules
 from support.growth import batch, equal_bits, tiny_model
-from support.sources import REPOSITORY
+from support.sources import script
 
 lightning = pytest.importorskip("lightning.pytorch", reason="the extra esper-runtime[lightning] is not installed")
 
@@ -109,14 +107,6 @@ def test_what_a_callback_cannot_look_after_is_refused() -> None:
 
 
 def test_the_lightning_example_grows(capsys: pytest.CaptureFixture[str]) -> None:
-    path = REPOSITORY / "examples" / "lightning_loop.py"
-    assert "fossilised" in [event.what for event in loaded(path).main(300).session.history]
+    module = script("examples/lightning_loop.py")
+    assert "fossilised" in [event.what for event in module.main(300).session.history]
     assert "seeds kept: 1" in capsys.readouterr().out
-
-
-def loaded(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

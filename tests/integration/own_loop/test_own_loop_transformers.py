@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from esper_core.errors import DependencyViolationError
 from esper_runtime import GrowthStep, HeldOut, Site
 from esper_runtime.own_loop import Pace, Rules
 from support.growth import batch, equal_bits, tiny_model
-from support.sources import REPOSITORY
+from support.sources import script
 
 transformers = pytest.importorskip("transformers", reason="the extra esper-runtime[transformers] is not installed")
 pytest.importorskip("accelerate", reason="the extra esper-runtime[transformers] is not installed")
@@ -103,10 +102,6 @@ def test_there_is_no_session_before_training() -> None:
 
 
 def test_the_transformers_example_grows(capsys: pytest.CaptureFixture[str]) -> None:
-    path = REPOSITORY / "examples" / "transformers_loop.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("examples/transformers_loop.py")
     assert "fossilised" in [event.what for event in module.main(300).session.history]
     assert "seeds kept: 1" in capsys.readouterr().out

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from support.sources import REPOSITORY
+from support.sources import REPOSITORY, script
 
 LEDGER = """
 | id | what must hold | status |
@@ -36,12 +34,7 @@ def not_a_test(): ...
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("traceability", REPOSITORY / "tools" / "traceability.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("tools/traceability.py")
 
 
 @pytest.fixture
