@@ -15,7 +15,8 @@ from esper_core import leyline
 from esper_core.clocks import Clock, to_timestamp
 from esper_core.errors import AlreadyExistsError, IntegrityError, NotFoundError, StorageError
 from urza.keys import key_digest, key_of
-from urza.tables import BLUEPRINTS, CHANGES, KERNELS, METADATA, SHEETS
+from urza.revisions import add_revision, insert_revision, latest, latest_of, same_declaration, succeeding
+from urza.tables import CHANGES, KERNELS, METADATA, SHEETS
 
 
 class Catalogue:
@@ -49,12 +50,12 @@ class Catalogue:
     def sequence(self) -> int:
         """Return the number of the last change, 0 when there was none."""
         with self._transaction() as db:
-            return int(db.scalar(select(func.max(CHANGES.c.sequence))) or 0)
+            return _last_change(db)
 
     def blueprints(self) -> list[leyline.BlueprintDescriptor]:
         """Return the latest revision of every blueprint, sorted by id."""
         with self._transaction() as db:
-            return self._latest(db)
+            return latest(db)
 
     def blueprint(self, blueprint_id: str) -> leyline.BlueprintDescriptor:
         """Return the latest revision of a blueprint.
@@ -65,7 +66,7 @@ class Catalogue:
             If there is none; the message lists what there is.
         """
         with self._transaction() as db:
-            return self._blueprint(db, blueprint_id)
+            return latest_of(db, blueprint_id)
 
     def register(self, blueprint: leyline.BlueprintDescriptor) -> tuple[leyline.BlueprintDescriptor, int]:
         """Add a blueprint, or a revision of it; return it as stored with the number of the change.
@@ -74,17 +75,12 @@ class Catalogue:
         the quarantine and the sheet of the one before: those are changed by `quarantine_blueprint` and `attach` alone.
         """
         with self._transaction() as db:
-            known = {row.blueprint_id: row for row in self._latest(db)}.get(blueprint.blueprint_id)
-            if known is not None and _same_declaration(known, blueprint):
-                return known, int(db.scalar(select(func.max(CHANGES.c.sequence))) or 0)
-            stored = _copy(blueprint)
-            stored.version = 1
-            stored.revision = 1
-            if known is not None:
-                stored.revision = known.revision + 1
-                _keep_verdict(known, stored)
+            known = {row.blueprint_id: row for row in latest(db)}.get(blueprint.blueprint_id)
+            if known is not None and same_declaration(known, blueprint):
+                return known, _last_change(db)
+            stored = succeeding(known, blueprint)
             stored.created_at.CopyFrom(to_timestamp(self._clock.wall()))
-            self._insert_revision(db, stored)
+            insert_revision(db, stored)
             return stored, self._note(db, "registered", blueprint=stored)
 
     def kernel(self, weights_digest: str) -> leyline.KernelDescriptor:
@@ -121,14 +117,14 @@ class Catalogue:
         """
         digest = key_digest(key_of(kernel))
         with self._transaction() as db:
-            self._blueprint(db, kernel.blueprint_id)
+            latest_of(db, kernel.blueprint_id)
             row = db.execute(select(KERNELS.c.weights_digest).where(KERNELS.c.key_digest == digest)).first()
             if row is not None and row.weights_digest != kernel.weights_digest:
                 raise AlreadyExistsError(
                     f"Another kernel, {row.weights_digest}, stands for the same blueprint, parameters and shape."
                 )
             if row is not None:
-                return int(db.scalar(select(func.max(CHANGES.c.sequence))) or 0)
+                return _last_change(db)
             db.execute(
                 insert(KERNELS).values(
                     weights_digest=kernel.weights_digest,
@@ -154,9 +150,9 @@ class Catalogue:
     def quarantine_blueprint(self, blueprint_id: str, reason: str, *, lift: bool = False) -> int:
         """Quarantine a blueprint or release it, and return the number of the change."""
         with self._transaction() as db:
-            stored = self._blueprint(db, blueprint_id)
+            stored = latest_of(db, blueprint_id)
             stored.quarantined, stored.quarantine_reason = not lift, "" if lift else reason
-            self._replace_revision(db, stored)
+            add_revision(db, stored)
             return self._note(db, "quarantined", blueprint=stored)
 
     def attach(self, sheet: leyline.Bsds) -> int:
@@ -168,9 +164,9 @@ class Catalogue:
             If the sheet does not continue the blueprint's chain.
         """
         with self._transaction() as db:
-            stored = self._blueprint(db, sheet.blueprint_id)
+            stored = latest_of(db, sheet.blueprint_id)
             if db.execute(select(SHEETS.c.bsds_id).where(SHEETS.c.bsds_id == sheet.bsds_id)).first() is not None:
-                return int(db.scalar(select(func.max(CHANGES.c.sequence))) or 0)
+                return _last_change(db)
             expected = self._chain_end(db, sheet.blueprint_id)
             if sheet.previous_digest != expected:
                 raise IntegrityError(
@@ -179,7 +175,7 @@ class Catalogue:
                     details={"chain_end": expected},
                 )
             stored.bsds.CopyFrom(sheet)
-            self._replace_revision(db, stored)
+            add_revision(db, stored)
             number = self._note(db, "bsds_attached", blueprint=stored)
             db.execute(insert(SHEETS).values(sequence=number, **_sheet_row(sheet)))
             return number
@@ -208,46 +204,6 @@ class Catalogue:
         except SQLAlchemyError as error:
             raise StorageError(f"The catalogue cannot be read or written: {error}.") from error
 
-    def _latest(self, db: Connection) -> list[leyline.BlueprintDescriptor]:
-        newest = (
-            select(BLUEPRINTS.c.blueprint_id, func.max(BLUEPRINTS.c.revision).label("revision"))
-            .group_by(BLUEPRINTS.c.blueprint_id)
-            .subquery()
-        )
-        rows = db.execute(
-            select(BLUEPRINTS.c.descriptor)
-            .join(
-                newest,
-                (BLUEPRINTS.c.blueprint_id == newest.c.blueprint_id) & (BLUEPRINTS.c.revision == newest.c.revision),
-            )
-            .order_by(BLUEPRINTS.c.blueprint_id)
-        ).all()
-        return [leyline.BlueprintDescriptor.FromString(row.descriptor) for row in rows]
-
-    def _blueprint(self, db: Connection, blueprint_id: str) -> leyline.BlueprintDescriptor:
-        row = db.execute(
-            select(BLUEPRINTS.c.descriptor)
-            .where(BLUEPRINTS.c.blueprint_id == blueprint_id)
-            .order_by(BLUEPRINTS.c.revision.desc())
-        ).first()
-        if row is None:
-            known = ", ".join(sorted(set(db.scalars(select(BLUEPRINTS.c.blueprint_id)))))
-            raise NotFoundError(f"No blueprint {blueprint_id!r} is in the catalogue. Known ones: {known}.")
-        return leyline.BlueprintDescriptor.FromString(row.descriptor)
-
-    def _insert_revision(self, db: Connection, blueprint: leyline.BlueprintDescriptor) -> None:
-        db.execute(
-            insert(BLUEPRINTS).values(
-                blueprint_id=blueprint.blueprint_id,
-                revision=blueprint.revision,
-                descriptor=blueprint.SerializeToString(deterministic=True),
-            )
-        )
-
-    def _replace_revision(self, db: Connection, blueprint: leyline.BlueprintDescriptor) -> None:
-        blueprint.revision += 1
-        self._insert_revision(db, blueprint)
-
     def _chain_end(self, db: Connection, blueprint_id: str) -> str:
         query = select(SHEETS.c.digest).where(SHEETS.c.blueprint_id == blueprint_id).order_by(SHEETS.c.sequence.desc())
         return str(db.scalar(query) or "")
@@ -274,6 +230,10 @@ class Catalogue:
         return int(result.inserted_primary_key[0])  # type: ignore[index]
 
 
+def _last_change(db: Connection) -> int:
+    return int(db.scalar(select(func.max(CHANGES.c.sequence))) or 0)
+
+
 def sheet_digest(sheet: leyline.Bsds) -> str:
     """Return the digest by which the next sheet of a chain refers to this one."""
     return hashlib.sha256(sheet.SerializeToString(deterministic=True)).hexdigest()
@@ -286,27 +246,6 @@ def _sheet_row(sheet: leyline.Bsds) -> dict[str, Any]:
         "digest": sheet_digest(sheet),
         "sheet": sheet.SerializeToString(deterministic=True),
     }
-
-
-def _same_declaration(known: leyline.BlueprintDescriptor, offered: leyline.BlueprintDescriptor) -> bool:
-    left, right = _copy(known), _copy(offered)
-    for message in (left, right):
-        for field in ("version", "revision", "created_at", "bsds", "quarantined", "quarantine_reason"):
-            message.ClearField(field)
-    return left == right
-
-
-def _keep_verdict(known: leyline.BlueprintDescriptor, stored: leyline.BlueprintDescriptor) -> None:
-    stored.quarantined, stored.quarantine_reason = known.quarantined, known.quarantine_reason
-    stored.ClearField("bsds")
-    if known.HasField("bsds"):
-        stored.bsds.CopyFrom(known.bsds)
-
-
-def _copy(blueprint: leyline.BlueprintDescriptor) -> leyline.BlueprintDescriptor:
-    copy = leyline.BlueprintDescriptor()
-    copy.CopyFrom(blueprint)
-    return copy
 
 
 def _kernel(row: Any, absent: str) -> leyline.KernelDescriptor:
