@@ -8,7 +8,7 @@ from typing import Final
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from esper_cli.output import ERR
-from esper_cli.run_client import stage_word, state_word
+from esper_cli.run_views import stage_word, state_word
 from esper_core import leyline
 from esper_core.clocks import from_duration
 

@@ -132,40 +132,6 @@ def last_checkpoint(runs: RunClient, run_id: str, otherwise: str) -> str:
     return str(Path(answer.folder) / good[0])
 
 
-def run_summary(status: leyline.RunStatus) -> dict[str, Any]:
-    """Return the one JSON object by which a finished run is told; figures that were not measured are null."""
-    result = status.result if status.HasField("result") else None
-    return {
-        "run_id": status.training_run_id,
-        "state": state_word(status.state),
-        "reason": status.reason,
-        "steps": result.steps if result else status.progress.step,
-        "accuracy": result.accuracy if result and result.accuracy_measured else None,
-        "bits_per_character": result.bits_per_character if result and result.HasField("bits_per_character") else None,
-        "test_loss": result.test_loss if result else None,
-        "parameters_initial": result.parameters_initial if result else None,
-        "parameters_final": result.parameters_final if result else status.progress.parameters,
-        "flops": result.flops if result else status.progress.flops_used,
-        "inference_flops_per_example": result.inference_flops_per_example if result else None,
-        "wall_s": result.wall_s if result else None,
-        "rollbacks": result.rollbacks if result else None,
-        "resumes": result.resumes if result else None,
-        "seeds": [seed_summary(seed) for seed in status.seeds],
-    }
-
-
-def seed_summary(seed: leyline.SeedState) -> dict[str, Any]:
-    """Return a seed as plain data."""
-    return {
-        "seed_id": seed.seed_id,
-        "site": seed.site,
-        "blueprint_id": seed.blueprint_id,
-        "stage": stage_word(seed.stage),
-        "contribution": seed.contribution if seed.HasField("contribution") else None,
-        "parameters": seed.parameter_count,
-    }
-
-
 def raise_unless_completed(status: leyline.RunStatus) -> None:
     """Turn a run that did not complete into an error, so that the exit status tells.
 
@@ -181,13 +147,3 @@ def raise_unless_completed(status: leyline.RunStatus) -> None:
             f"Run {status.training_run_id} was halted: {status.reason} "
             f"Resume it with `esper run resume {status.training_run_id}`."
         )
-
-
-def state_word(state: leyline.RunState.ValueType) -> str:
-    """Return the name of a run state without its prefix."""
-    return leyline.RunState.Name(state).removeprefix("RUN_STATE_")
-
-
-def stage_word(stage: leyline.SeedStage.ValueType) -> str:
-    """Return the name of a seed stage without its prefix."""
-    return leyline.SeedStage.Name(stage).removeprefix("SEED_STAGE_")

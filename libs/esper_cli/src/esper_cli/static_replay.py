@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from esper_cli.run_client import RunClient, last_checkpoint, raise_unless_completed, run_summary
+from esper_cli.run_client import RunClient, last_checkpoint, raise_unless_completed
+from esper_cli.run_views import run_summary
 from esper_core import leyline
 from esper_core.errors import StateConflictError
 

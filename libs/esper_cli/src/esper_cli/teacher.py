@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from esper_cli.run_client import ENDED, RunClient, last_checkpoint, state_word
+from esper_cli.run_client import ENDED, RunClient, last_checkpoint
+from esper_cli.run_views import state_word
 from esper_cli.stack_client import StackClient
 from esper_core import leyline
 from esper_core.errors import StateConflictError, ValidationError

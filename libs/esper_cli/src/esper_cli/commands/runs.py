@@ -10,8 +10,9 @@ import typer
 from esper_cli.follow import follow
 from esper_cli.options import DEFAULT_STATE_DIR, Json, StateDir
 from esper_cli.output import OUT, print_json, print_table, say
-from esper_cli.run_client import RunClient, raise_unless_completed, run_summary, state_word
+from esper_cli.run_client import RunClient, raise_unless_completed
 from esper_cli.run_spec import RunOptions, run_spec, unique, whole_number
+from esper_cli.run_views import row, run_summary, tell
 from esper_cli.stack_client import StackClient
 from esper_cli.static_replay import RATES, replay_static
 from esper_cli.teacher import TeacherOptions, reset_teacher, teacher_spec
@@ -134,13 +135,13 @@ def list_runs(state_dir: StateDir = DEFAULT_STATE_DIR, as_json: Json = False) ->
     if as_json:
         print_json({"runs": [run_summary(status) for status in answer.runs]})
         return
-    print_table("", ("run", "task", "state", "done", "step", "parameters", "accuracy", "why"), map(_row, answer.runs))
+    print_table("", ("run", "task", "state", "done", "step", "parameters", "accuracy", "why"), map(row, answer.runs))
 
 
 @app.command()
 def show(run_id: RunId, state_dir: StateDir = DEFAULT_STATE_DIR, as_json: Json = False) -> None:
     """Tell how a run is now."""
-    _tell(_runs(state_dir).status(run_id), as_json)
+    tell(_runs(state_dir).status(run_id), as_json)
 
 
 @app.command()
@@ -265,7 +266,7 @@ def _runs(state_dir: Path) -> RunClient:
 def _follow(runs: RunClient, run_id: str, as_json: bool) -> None:
     follow(runs.events(run_id), run_id)
     status = runs.status(run_id)
-    _tell(status, as_json)
+    tell(status, as_json)
     if not as_json:
         raise_unless_completed(status)
     elif status.state != leyline.RUN_STATE_COMPLETED:
@@ -273,40 +274,4 @@ def _follow(runs: RunClient, run_id: str, as_json: bool) -> None:
 
 
 def _steer(state_dir: Path, method: str, request: object, as_json: bool) -> None:
-    _tell(_runs(state_dir).call(method, request, 60.0), as_json)
-
-
-def _tell(status: leyline.RunStatus, as_json: bool) -> None:
-    summary = run_summary(status)
-    if as_json:
-        print_json(summary)
-        return
-    OUT.print(f"run {summary['run_id']}  {summary['state']}  {summary['reason']}")
-    accuracy = "not measured" if summary["accuracy"] is None else f"{summary['accuracy']:.4f}"
-    OUT.print(
-        f"accuracy {accuracy}  parameters {summary['parameters_initial']} to {summary['parameters_final']}  "
-        f"steps {summary['steps']}  FLOPs {summary['flops']:.3g}"
-    )
-    rows = (
-        (row["seed_id"], row["blueprint_id"], row["stage"], _number(row["contribution"])) for row in summary["seeds"]
-    )
-    if summary["seeds"]:
-        print_table("", ("seed", "blueprint", "stage", "contribution"), rows)
-
-
-def _row(status: leyline.RunStatus) -> tuple[object, ...]:
-    accuracy = f"{status.result.accuracy:.4f}" if status.HasField("result") and status.result.accuracy_measured else ""
-    return (
-        status.training_run_id,
-        status.spec.task,
-        state_word(status.state),
-        f"{status.progress.fraction:.0%}",
-        status.progress.step,
-        status.progress.parameters,
-        accuracy,
-        status.reason,
-    )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:+.4f}"
+    tell(_runs(state_dir).call(method, request, 60.0), as_json)

@@ -9,7 +9,7 @@ import typer
 
 from esper_cli.options import DEFAULT_STATE_DIR, Json, StateDir
 from esper_cli.output import OUT, as_dict, print_json, print_table
-from esper_cli.run_client import seed_summary, stage_word
+from esper_cli.run_views import seed_summary, stage_word
 from esper_cli.stack_client import StackClient
 from esper_core import leyline
 from esper_core.errors import EsperError, NotFoundError

@@ -11,8 +11,9 @@ from typing import Any
 from esper_cli.demo.plan import SIZES, Budget, Search, arm_runs, search_runs
 from esper_cli.demo.results import ArmRun, CurvePoint, DemoResults, SeedStep, SpentBudget
 from esper_cli.follow import told
-from esper_cli.run_client import RunClient, raise_unless_completed, run_summary, stage_word
+from esper_cli.run_client import RunClient, raise_unless_completed
 from esper_cli.run_spec import RunOptions, run_spec
+from esper_cli.run_views import run_summary, stage_word
 from esper_cli.stack_client import StackClient
 from esper_cli.stopping import StopRequest
 from esper_core import leyline
