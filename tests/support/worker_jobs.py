@@ -1,7 +1,8 @@
-"""Blocking functions that the worker's child processes run; they have to be importable there, so they live here."""
+"""Jobs for the shared worker: coroutines, and blocking functions, which its child processes have to import."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,6 +11,28 @@ import threading
 from pathlib import Path
 
 from esper_core.errors import NotFoundError
+from esper_core.worker import WorkerStats
+
+
+async def double(value: int) -> int:
+    """Return twice a number, after a turn of the loop."""
+    await asyncio.sleep(0)
+    return 2 * value
+
+
+async def forever(started: threading.Event, cleaned: threading.Event) -> None:
+    """Tell that it runs, wait to be cancelled, and tell that it was."""
+    started.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        cleaned.set()
+
+
+def assert_adds_up(stats: WorkerStats) -> None:
+    """Every job that was submitted is somewhere."""
+    ended = stats.completed + stats.failed + stats.timed_out + stats.cancelled + stats.crashed
+    assert stats.submitted == ended + stats.queued + stats.running
 
 
 def square(value: int) -> int:
