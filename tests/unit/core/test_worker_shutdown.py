@@ -110,3 +110,24 @@ def test_a_shutdown_shorter_than_the_grace_still_lets_a_slow_leaver_end(complain
     del worker
     assert cleaned.is_set()
     assert complaints() == []
+
+
+async def test_a_caller_that_stops_waiting_leaves_no_error_that_nobody_looks_at(
+    complaints: Callable[[], list[str]],
+) -> None:
+    started, cleaned = threading.Event(), threading.Event()
+    worker = AsyncWorker()
+
+    async def call() -> None:
+        await worker.submit(forever, started, cleaned, timeout_s=30)
+
+    caller = asyncio.create_task(call())
+    await asyncio.to_thread(started.wait, 10)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert (await worker.aclose()).clean and cleaned.is_set()
+    # The job's outcome comes to this loop a turn later.
+    await asyncio.sleep(0)
+    del caller
+    assert complaints() == []

@@ -91,9 +91,12 @@ class JobHandle(Generic[T]):
         return self._wait().__await__()
 
     async def _wait(self) -> T:
+        outcome = asyncio.wrap_future(self._future)
         try:
-            return await asyncio.shield(asyncio.wrap_future(self._future))
+            return await asyncio.shield(outcome)
         except asyncio.CancelledError:
+            # Looked at, so that the loop does not report an error that nobody waits for any more.
+            outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
             self.cancel()
             raise
 
