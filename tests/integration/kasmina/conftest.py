@@ -11,6 +11,7 @@ from esper_core.ids import new_run_id
 from esper_core.rpc import EsperChannel
 from esper_core.security import Keyring
 from support.kasmina_stream import StreamRuntime, put_kernel
+from support.kasmina_supply import Store
 from support.service_process import ServiceProcess
 
 
@@ -69,3 +70,11 @@ async def run(channel: EsperChannel, library: EsperChannel, keyring: Keyring) ->
     await runtime.connect(channel)
     yield runtime
     runtime.cut()
+
+
+@pytest.fixture
+async def store(library: EsperChannel) -> AsyncIterator[Store]:
+    """A supply of kernels on the real Urza."""
+    store = Store(library)
+    yield store
+    await store.close()
