@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from esper_core import leyline
 from esper_core.journal import read_journal
-from esper_core.telemetry import TelemetryEmitter
+from support.metered import metered
 from support.tolaria_runs import SEED, SmallRun, attach, prepare_kernel, set_blend, set_stage, small_run
 from tolaria.growth.executor import DirectiveExecutor
-from tolaria.reporting.metering import meter
 from tolaria.state.capture import capture_session
 from tolaria.training.loop import TrainingLoop
 from tolaria.training.session import Session
@@ -85,15 +84,6 @@ def events(run: SmallRun, field: str) -> list[leyline.RunEvent]:
 
 async def told_as(events: list[leyline.RunEvent]) -> set[tuple[str, str]]:
     """Names of the counters and telemetry events that follow from run events, counters with their cause or result."""
-    packets: list[leyline.TelemetryPacket] = []
-
-    async def keep(packet: leyline.TelemetryPacket) -> None:
-        packets.append(packet)
-
-    emitter = TelemetryEmitter("tolaria", keep)
-    for event in events:
-        meter(emitter, event)
-    assert await emitter.flush()
-    points = [point for packet in packets for point in packet.metrics]
-    counted = {(point.name, point.attributes.get("cause", point.attributes.get("result", ""))) for point in points}
-    return counted | {(event.name, "") for packet in packets for event in packet.events}
+    heard = await metered(events)
+    counted = {(one.name, one.attributes.get("cause", one.attributes.get("result", ""))) for one in heard.points}
+    return counted | {(event.name, "") for event in heard.events}

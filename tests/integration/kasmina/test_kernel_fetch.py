@@ -22,13 +22,13 @@ from esper_core.journal import read_journal
 from esper_core.pb.esper.urza.v1 import urza_pb2, urza_pb2_grpc
 from esper_core.telemetry import TelemetryEmitter
 from esper_runtime.kernels import materialise
+from support.metered import metered
 from support.tolaria_runs import SmallRun, attach, directive, small_run
 from tolaria.growth.executor import DirectiveExecutor
 from tolaria.growth.prepared import PreparedKernel
 from tolaria.mediator.kasmina import KasminaPart
 from tolaria.mediator.kernels import KernelSource
 from tolaria.mediator.peer import ControlPeer, Voices
-from tolaria.reporting.metering import meter
 from tolaria.settings import WorkerSettings
 from tolaria.worker.facts import run_facts
 
@@ -183,15 +183,7 @@ async def test_a_bad_kernel_is_told_and_counted_with_its_code_and_touches_nothin
     (event,) = [leyline.RunEvent.FromString(payload) for payload in read_journal(run.folder.events_path).payloads]
     (answer,) = run.links.to_kasmina.take()
     assert answer == event.directive and not answer.applied and answer.error_code == code and answer.message
-    packets: list[leyline.TelemetryPacket] = []
-
-    async def keep(packet: leyline.TelemetryPacket) -> None:
-        packets.append(packet)
-
-    emitter = TelemetryEmitter("tolaria", keep)
-    meter(emitter, event)
-    assert await emitter.flush()
-    (point,) = [point for packet in packets for point in packet.metrics]
+    (point,) = (await metered([event])).points
     assert (point.name, point.attributes["result"]) == ("tolaria.directives.applied_total", code)
     executor = DirectiveExecutor(run.parts.operations, lambda: 0)
     assert executor.apply(attach(run.session, "seed")).error_code == "ESP-1005", "nothing was prepared"

@@ -12,11 +12,10 @@ from torch._functorch import config as functorch_config
 
 from esper_core import leyline
 from esper_core.journal import read_journal
-from esper_core.telemetry import TelemetryEmitter
+from support.metered import metered
 from support.teaching import ended_run, taught_by
 from support.tolaria_runs import SEED, SmallRun, attach, letter_spec, open_letter, prepare_kernel, set_stage, small_run
 from tolaria.growth.executor import DirectiveExecutor
-from tolaria.reporting.metering import meter
 from tolaria.state.capture import capture_session, restore_session
 from tolaria.training.compilation import compile_blocks
 from tolaria.training.loop import TrainingLoop
@@ -199,22 +198,15 @@ def test_a_seed_that_gets_no_gradient_is_taken_out_with_a_typed_error(tmp_path: 
 
 
 async def test_what_was_compiled_and_what_gave_way_is_counted() -> None:
-    sent: list[leyline.TelemetryPacket] = []
-
-    async def take(packet: leyline.TelemetryPacket) -> None:
-        sent.append(packet)
-
-    emitter = TelemetryEmitter("tolaria", take)
-    for note in (
+    notes = (
         leyline.SpeedNote(what="compiled", graphs=3, compile_ms=20.0),
         leyline.SpeedNote(what="compile_fallback", reason="No code."),
         leyline.SpeedNote(what="graph_fallback", reason="No graph."),
         leyline.SpeedNote(what="overflow"),
-    ):
-        meter(emitter, leyline.RunEvent(kind=leyline.RUN_EVENT_KIND_SPEED, speed=note))
-    await emitter.flush()
-    points = {metric.name: metric.value for packet in sent for metric in packet.metrics}
+    )
+    heard = await metered(leyline.RunEvent(kind=leyline.RUN_EVENT_KIND_SPEED, speed=note) for note in notes)
+    points = {point.name: point.value for point in heard.points}
     assert points["tolaria.compile.graphs_total"] == 3 and points["tolaria.compile.latency_ms"] == 20.0
     for name in ("tolaria.compile.fallbacks_total", "tolaria.graph_fallback_total", "tolaria.amp.overflows_total"):
         assert points[name] == 1
-    assert {event.name for packet in sent for event in packet.events} == {"compile_fallback", "graph_fallback"}
+    assert {event.name for event in heard.events} == {"compile_fallback", "graph_fallback"}

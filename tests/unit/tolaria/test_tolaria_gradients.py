@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from esper_core import leyline
-from esper_core.telemetry import TelemetryEmitter
 from esper_core.telemetry.catalog import CATALOG
 from support.device_waits import waits
+from support.metered import metered
 from support.tolaria_grown import SEED, gradients_of, grown_run, perform
 from support.tolaria_runs import SITE, SmallRun, detach, letter_spec, small_run
 from tolaria.aggregation.meters import GradientMeters
-from tolaria.reporting.metering import meter
 from tolaria.training.gradient_reports import GradientReports, GradientRules
 from tolaria.training.loop import TrainingLoop
 from tolaria.training.step import StepResult, training_step
@@ -167,15 +166,8 @@ async def test_every_figure_has_a_metric_of_the_catalogue_labelled_by_site(tmp_p
     reports, told = reports_of(run)
     step(run, reports)
     reports.finish()
-    packets: list[leyline.TelemetryPacket] = []
-
-    async def keep(packet: leyline.TelemetryPacket) -> None:
-        packets.append(packet)
-
-    emitter = TelemetryEmitter("tolaria", keep)
-    meter(emitter, leyline.RunEvent(kind=leyline.RUN_EVENT_KIND_GRADIENTS, gradients=told[0], training_run_id="run"))
-    assert await emitter.flush()
-    points = [(point.name, dict(point.attributes)) for packet in packets for point in packet.metrics]
+    event = leyline.RunEvent(kind=leyline.RUN_EVENT_KIND_GRADIENTS, gradients=told[0], training_run_id="run")
+    points = [(point.name, dict(point.attributes)) for point in (await metered([event])).points]
     assert {name for name, _ in points} == {name for name in CATALOG if name.startswith("tolaria.gradient.")}
     owners = {attributes["owner"] for name, attributes in points if name == "tolaria.gradient.owner_norm"}
     assert owners == {"host", SITE}

@@ -10,16 +10,15 @@ import torch
 from esper_cli.follow import told
 from esper_core import leyline
 from esper_core.journal import read_journal
-from esper_core.telemetry import TelemetryEmitter
 from esper_runtime.errors import IsolationViolationError
 from esper_runtime.leaks import Leak
 from kasmina.convert.evidence import evidence_from_message
 from kasmina.gates import judge_gradient_health
 from kasmina.gates.limits import GateLimits
+from support.metered import metered
 from support.tolaria_grown import last_evidence, train
 from support.tolaria_runs import SEED, SmallRun, attach, directive, prepare_kernel, small_run
 from tolaria.growth.executor import DirectiveExecutor
-from tolaria.reporting.metering import meter
 
 
 def test_a_seed_in_shadow_learns_while_the_host_s_gradients_stay_untouched(
@@ -94,13 +93,6 @@ async def test_no_seed_is_attached_while_the_isolation_breaker_is_open_which_is_
     assert [event.breaker.to_state for event in moves] == [leyline.CIRCUIT_STATE_OPEN, leyline.CIRCUIT_STATE_CLOSED]
     assert moves[0].breaker.breaker == "runtime.isolation" and SEED in moves[0].breaker.reason
     assert told(moves[0]).startswith("breaker runtime.isolation OPEN: Seed")
-    packets: list[leyline.TelemetryPacket] = []
-
-    async def keep(packet: leyline.TelemetryPacket) -> None:
-        packets.append(packet)
-
-    emitter = TelemetryEmitter("tolaria", keep)
-    meter(emitter, moves[0])
-    assert await emitter.flush()
-    assert {"esper.breaker.state", "esper.breaker.transitions_total"} <= {p.name for x in packets for p in x.metrics}
-    assert [event.name for packet in packets for event in packet.events] == ["breaker_transition"]
+    heard = await metered(moves[:1])
+    assert {"esper.breaker.state", "esper.breaker.transitions_total"} <= {point.name for point in heard.points}
+    assert [event.name for event in heard.events] == ["breaker_transition"]

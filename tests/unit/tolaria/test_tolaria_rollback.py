@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from esper_core import leyline
-from esper_core.telemetry import TelemetryEmitter
 from esper_runtime.snapshot import Snapshot
+from support.metered import metered
 from support.tolaria_runs import SmallRun
 from support.waiting import wait_until
-from tolaria.reporting.metering import meter
 from tolaria.reporting.reporter import rollback_message
 from tolaria.state.capture import capture_session
 from tolaria.state.checkpoints import BadCheckpoint, CheckpointStore
@@ -100,20 +99,14 @@ async def test_rollbacks_are_measured_against_their_deadlines(run: SmallRun) -> 
     train(run.session, 5)
     run.parts.keeper.start()
     run.parts.keeper.checkpoint("final")
-    packets: list[leyline.TelemetryPacket] = []
-
-    async def keep(packet: leyline.TelemetryPacket) -> None:
-        packets.append(packet)
-
-    emitter = TelemetryEmitter("tolaria", keep)
+    events = []
     rollback = run.parts.recovery._rollback
     for full, late in ((False, False), (True, False), (True, True)):
         done = rollback.go_back("test", full=full)
         assert done.restored and 0 < rollback_message(done).deadline_share < 1 and not done.deadline_missed
         report = rollback_message(replace(done, latency_s=13.0) if late else done)
-        meter(emitter, leyline.RunEvent(kind=leyline.RUN_EVENT_KIND_ROLLBACK, rollback=report))
-    assert await emitter.flush()
-    points = [(point.name, point.attributes.get("tier", "")) for packet in packets for point in packet.metrics]
+        events.append(leyline.RunEvent(kind=leyline.RUN_EVENT_KIND_ROLLBACK, rollback=report))
+    points = [(point.name, point.attributes.get("tier", "")) for point in (await metered(events)).points]
     shares = [tier for name, tier in points if name == "tolaria.rollback.deadline_share"]
     assert shares == ["fast", "full", "full"]
     assert [name for name, _ in points].count("tolaria.rollback.deadline_exceeded_total") == 1

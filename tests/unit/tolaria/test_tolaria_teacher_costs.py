@@ -11,14 +11,13 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from esper_core import leyline
-from esper_core.telemetry import TelemetryEmitter
 from esper_runtime.distillation import memory_of
+from support.metered import metered
 from support.teaching import student, taught_by, train
 from support.tolaria_grown import perform, shadow
 from support.tolaria_runs import SEED, SmallRun, attach, letter_spec, prepare_kernel, small_run
 from tolaria.aggregation.pool import Met
 from tolaria.aggregation.projection import add_up, weigh
-from tolaria.reporting.metering import meter
 from tolaria.training.loop import TrainingLoop
 from tolaria.training.optimizer import group_name
 from tolaria.training.session import Session
@@ -96,17 +95,9 @@ async def test_what_a_teacher_costs_and_its_loss_are_told(taught: SmallRun) -> N
     taught.parts.reporter.progressed()
     progress = taught.events.last(leyline.RUN_EVENT_KIND_PROGRESS)
     assert progress is not None and progress.progress.distillation_loss > 0
-    packets: list[leyline.TelemetryPacket] = []
-
-    async def keep(packet: leyline.TelemetryPacket) -> None:
-        packets.append(packet)
-
-    emitter = TelemetryEmitter("tolaria", keep)
-    for event in (told, progress):
-        meter(emitter, event)
-    assert await emitter.flush()
-    points = {point.name: point.value for packet in packets for point in packet.metrics}
+    heard = await metered([told, progress])
+    points = {point.name: point.value for point in heard.points}
     assert points["tolaria.distillation.loss"] == progress.progress.distillation_loss
     assert points["tolaria.distillation.teacher_bytes"] == told.teacher.memory_bytes
     assert points["tolaria.distillation.flops_per_step"] == told.teacher.flops_per_step
-    assert [event.name for packet in packets for event in packet.events] == ["teacher_registered"]
+    assert [event.name for event in heard.events] == ["teacher_registered"]
