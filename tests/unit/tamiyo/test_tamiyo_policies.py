@@ -243,10 +243,19 @@ def test_the_slope_is_measured_over_the_window() -> None:
     assert gain == pytest.approx(0.1 / 1.05, rel=0.05)
 
 
+@pytest.mark.parametrize(("points", "told"), [(8, True), (7, False)])
+def test_where_steps_are_dear_the_slope_is_that_of_the_last_eight_points(points: int, told: bool) -> None:
+    memory = RunMemory(RUN, plan=plan(policy="heuristic"))
+    for step in range(200 - 20 * (points - 1), 201, 20):
+        memory.take(seen(step, loss_ewma=1.0 - 0.002 * (step - 200)), 0.0)
+    gain = relative_gain(memory, 0.05)
+    assert gain == (pytest.approx(0.1 / 1.14, rel=0.01) if told else None)
+
+
 def test_every_policy_states_its_version() -> None:
     assert {name: policy.version for name, policy in POLICIES.items()} == {
         "schedule": "schedule-1.0.0",
-        "heuristic": "heuristic-1.0.0",
+        "heuristic": "heuristic-1.1.0",
     }
     with pytest.raises(NotFoundError, match="schedule, heuristic"):
         policy_named("learned")

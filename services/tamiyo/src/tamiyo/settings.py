@@ -66,7 +66,7 @@ class TamiyoSettings(ServiceSettings):
     harm_tolerance: float = Field(
         default=0.05, ge=0, description="Relative rise of the loss since germination that a kept seed is forgiven."
     )
-    flat_window: float = Field(default=0.05, gt=0, le=0.5, description="Heuristic: window in which the loss is flat.")
+    flat_window: float = Field(default=0.03, gt=0, le=0.5, description="Heuristic: window in which the loss is flat.")
     flat_gain: float = Field(default=0.4, gt=0, description="Heuristic: relative fall of the loss that is still flat.")
     overfit_ratio: float = Field(
         default=1.4, ge=1, description="Heuristic: validation loss over training loss that means overfitting."

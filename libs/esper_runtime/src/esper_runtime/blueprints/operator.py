@@ -69,19 +69,21 @@ def hidden_width(parameters: Parameters, contract: SiteContract) -> int:
     return max(1, round(float(parameters["expansion"]) * contract.channels))
 
 
-def uniform_fan_in(weight: Tensor, fan_in: int, generator: torch.Generator) -> None:
-    """Fill a weight as torch's own layers do: uniform in ±1/sqrt(fan_in)."""
-    bound = 1.0 / math.sqrt(fan_in)
+def uniform_fan_in(weight: Tensor, fan_in: int, generator: torch.Generator, *, gain: float = 1.0) -> None:
+    """Fill a weight as torch's own layers do, uniform in ±1/sqrt(fan_in), times a gain."""
+    bound = gain / math.sqrt(fan_in)
     with torch.no_grad():
         weight.uniform_(-bound, bound, generator=generator)
 
 
-def initialise_layer(layer: nn.Linear | nn.Conv1d | nn.Conv2d, generator: torch.Generator) -> None:
-    """Give a layer torch's ordinary initialisation from the given generator."""
+def initialise_layer(
+    layer: nn.Linear | nn.Conv1d | nn.Conv2d, generator: torch.Generator, *, gain: float = 1.0
+) -> None:
+    """Give a layer torch's ordinary initialisation from the given generator, times a gain."""
     fan_in = layer.weight[0].numel()
-    uniform_fan_in(layer.weight, fan_in, generator)
+    uniform_fan_in(layer.weight, fan_in, generator, gain=gain)
     if layer.bias is not None:
-        uniform_fan_in(layer.bias, fan_in, generator)
+        uniform_fan_in(layer.bias, fan_in, generator, gain=gain)
 
 
 def zero_layer(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:

@@ -13,8 +13,10 @@ from tamiyo.policies.rules import GrowthRules
 from tamiyo.policies.settling import settle
 
 NAME: Final = "heuristic"
-VERSION: Final = "heuristic-1.0.0"
+VERSION: Final = "heuristic-1.1.0"
 DESCRIPTION: Final = "Germinates when the training loss is flat and validation shows no overfitting; keeps what helps."
+FEWEST_POINTS: Final = 8
+"""By fewer points a line says nothing about the loss."""
 
 
 def propose(
@@ -41,16 +43,18 @@ def propose(
 
 
 def relative_gain(memory: RunMemory, window: float) -> float | None:
-    """Return by which share of itself the smoothed loss fell over the last `window` of the budget.
+    """Return by which share of itself the smoothed loss falls over `window` of the budget, by its latest points.
 
-    It is the slope of a least-squares line times the width of the window, over the mean loss; None while the points do
-    not span nine tenths of the window, or a seed was attached in it, whose arrival moves the loss by itself.
+    It is the slope of a least-squares line times the width of the window, over the mean loss. The points are those of
+    the window, or the last eight where it holds fewer, as it does once steps have become dear. None while they do not
+    span nine tenths of the window, or where a seed was attached among them, whose arrival moves the loss by itself.
     """
-    now = memory.fraction
-    points = [point for point in memory.losses if point.fraction >= now - window]
-    if len(points) < 8 or points[-1].fraction - points[0].fraction < 0.9 * window:
+    start = memory.fraction - window
+    within = [point for point in memory.losses if point.fraction >= start]
+    points = within if len(within) >= FEWEST_POINTS else list(memory.losses)[-FEWEST_POINTS:]
+    if len(points) < FEWEST_POINTS or points[-1].fraction - points[0].fraction < 0.9 * window:
         return None
-    if any(one.kind == "GERMINATE" and one.fraction >= now - window for one in memory.sent):
+    if any(one.kind == "GERMINATE" and one.fraction >= min(start, points[0].fraction) for one in memory.sent):
         return None
     mean_x = sum(point.fraction for point in points) / len(points)
     mean_y = sum(point.loss for point in points) / len(points)

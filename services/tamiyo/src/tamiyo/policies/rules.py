@@ -50,6 +50,6 @@ class GrowthRules:
     final_repeat_s: float = 1.5
     final_patience_s: float = 4.0
     harm_tolerance: float = 0.05
-    flat_window: float = 0.05
+    flat_window: float = 0.03
     flat_gain: float = 0.4
     overfit_ratio: float = 1.4
