@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from esper_tasks import load_task, mean_loss
 from esper_tasks.protocol import ClassificationTask
 from support.tolaria_runs import open_letter
-from tolaria.training.optimizer import forget_gradients, gradient_norm
+from tolaria.training.optimizer import all_parameters, forget_gradients, gradient_norm
 from tolaria.training.session import Session
 from tolaria.training.step import training_step
 
@@ -75,7 +75,7 @@ def test_a_bad_gradient_under_a_good_loss_changes_nothing(bad: float) -> None:
 def test_gradients_are_dropped_not_zeroed() -> None:
     session = open_letter()
     training_step(session, 4.0)
-    forget_gradients(session.optimizer)
+    forget_gradients(all_parameters(session.optimizer))
     assert all(parameter.grad is None for parameter in session.host.model.parameters())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from esper_core import leyline
 from esper_core.logs import get_logger
@@ -214,7 +214,7 @@ class TrainingLoop:
         if note is None:
             return result
         self._parts.reporter.tell(note)
-        return replace(result, seconds=max(0.0, result.seconds - note.compile_ms / 1000))
+        return result._replace(seconds=max(0.0, result.seconds - note.compile_ms / 1000))
 
     def _see_gradients_arrive(self) -> None:
         try:

@@ -163,10 +163,10 @@ class Session:
 
     @property
     def plain(self) -> bool:
-        """Whether a step takes its batch as a whole through the model as it is, for one loss; nearly always true."""
+        """Whether a step is one pass of its whole batch through the model as it is, for one loss; mostly it is."""
         if self._plain is None:
             whole = self.plan.gradient_accumulation == 1 and self.precision is None and self.captured is None
-            self._plain = whole and self.asked_teacher is None and not self.contested
+            self._plain = whole and self.asked_teacher is None and not self.contested and not self.shadowed
         return self._plain
 
     def _projects(self, losses: str) -> bool:
