@@ -97,6 +97,7 @@ class Session:
     precision: Precision | None = None
     compiled: CompiledBlocks | None = None
     captured: CapturedModel | None = None
+    _most_steps: float | None = None
     _cost: StepCost | None = None
     _last_cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
@@ -250,15 +251,13 @@ class Session:
     @property
     def fraction(self) -> float:
         """Spent share of the budget, 0 to 1."""
-        return self.plan.budget.fraction(self.spent, self._epoch_part(self.counters.step))
+        return self.plan.budget.fraction(self.counters.step, self.counters.flops, self.sampler.batches_per_epoch)
 
     @property
     def fraction_after_step(self) -> float:
         """Share of the budget that the coming step reaches."""
-        steps = self.counters.step + 1
-        epochs = steps // self.sampler.batches_per_epoch
-        after = Spent(steps=steps, epochs=epochs, flops=self.counters.flops + self.cost.step)
-        return self.plan.budget.fraction(after, self._epoch_part(steps))
+        flops = self.counters.flops + self.cost.step
+        return self.plan.budget.fraction(self.counters.step + 1, flops, self.sampler.batches_per_epoch)
 
     @property
     def total_steps(self) -> int:
@@ -267,7 +266,10 @@ class Session:
 
     def affords_step(self) -> bool:
         """Say whether the budget allows one more step."""
-        return self.plan.budget.allows(self.spent, self.cost.step)
+        if self._most_steps is None:
+            self._most_steps = self.plan.budget.most_steps(self.sampler.batches_per_epoch)
+        counters = self.counters
+        return counters.step < self._most_steps and self.plan.budget.affords(counters.flops + self.cost.step)
 
     def next_batch(self) -> Batch:
         """Take the next batch to the device."""
@@ -285,9 +287,6 @@ class Session:
             # A model that cannot run is met by the step that runs it, where it is known what to do about a seed.
             _log.warning("the cost of a step could not be measured; the last known one stands", exc_info=error)
         return self._last_cost
-
-    def _epoch_part(self, steps: int) -> float:
-        return (steps % self.sampler.batches_per_epoch) / self.sampler.batches_per_epoch
 
 
 def _in_shadow(seed: GraftRecord) -> bool:
