@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from esper_core.errors import NotFoundError, ValidationError
 from esper_runtime.host import Host
@@ -95,6 +96,26 @@ def forget_gradients(parameters: Iterable[Tensor]) -> None:
     """Drop the gradients: what an optimizer's `zero_grad` does by default, without its profiler record."""
     for parameter in parameters:
         parameter.grad = None
+
+
+def update(optimizer: torch.optim.Optimizer) -> None:
+    """Make an optimizer's step, without torch's profiler record around it where nobody reads one.
+
+    The record is paid for whether a profiler runs or not: 12 µs a step, 70 with caches that a longer step left cold.
+    """
+    step: Any = type(optimizer).step
+    if _only_recorded(optimizer, step):
+        step.__wrapped__(optimizer)
+    else:
+        optimizer.step()
+
+
+def _only_recorded(optimizer: torch.optim.Optimizer, step: Any) -> bool:
+    """Say whether all that lies around a step is a record nobody reads: no hook, no profiler, no step of its own."""
+    if not getattr(step, "hooked", False) or "step" in vars(optimizer) or torch._C._autograd._profiler_enabled():
+        return False
+    own_hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return not (own_hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)
 
 
 def _check(plan: OptimizerPlan) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from tolaria.aggregation.attribution import FirstOrder
 from tolaria.aggregation.pool import Met
-from tolaria.training.optimizer import all_parameters, forget_gradients, gradient_norm
+from tolaria.training.optimizer import all_parameters, forget_gradients, gradient_norm, update
 from tolaria.training.passes import make_passes
 from tolaria.training.session import Scaled, Session
 
@@ -123,7 +123,7 @@ def _settled(session: Session, problem: Problem) -> Problem:
 def _update(session: Session, loss: float, norm: float) -> None:
     cost = session.cost.step
     if session.first_order is None:
-        session.optimizer.step()
+        update(session.optimizer)
     else:
         _attributed_step(session, session.first_order)
     if session.precision is not None:
