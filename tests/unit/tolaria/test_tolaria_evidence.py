@@ -67,8 +67,8 @@ def test_steps_that_are_faster_than_the_spacing_tell_only_ends_of_epochs(
     pulse, counters, epoch_end = run.parts.pulse, run.session.counters, run.session.sampler.batches_per_epoch
     for step in (1, 2, 3, 4, 5, 6, epoch_end):
         counters.step = step - 1
-        with pulse.watching():
-            counters.step = step
+        assert not pulse.watches(), "there is no seed to watch"
+        counters.step = step
         pulse.beat()
     marks = [item.step for item in run.links.to_kasmina.take() if isinstance(item, BoundaryMark)]
     assert marks == [*in_epoch, epoch_end]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,10 @@ def test_a_budget_allows_only_what_fits(steps: int, epochs: int, flops: int, spe
         return
     budget = Budget(steps, epochs, flops)
     now = Spent(spent, spent // 10, spent * 1000)
-    if budget.allows(now, 1000):
-        assert not steps or now.steps + 1 <= steps
-        assert not flops or now.flops + 1000 <= flops
-    assert 0.0 <= budget.fraction(now) <= 1.0
+    most = budget.most_steps(10)
+    assert most == min(steps or math.inf, epochs * 10 or math.inf)
+    assert budget.affords(now.flops) == (not flops or now.flops <= flops)
+    assert 0.0 <= budget.fraction(spent, now.flops, 10) <= 1.0
     assert budget.total_steps(now, 1000, 10) >= 0
 
 

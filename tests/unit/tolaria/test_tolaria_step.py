@@ -9,11 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from esper_tasks import load_task, mean_loss
 from esper_tasks.protocol import ClassificationTask
 from support.tolaria_runs import open_letter
-from tolaria.training.optimizer import forget_gradients, gradient_norm
+from tolaria.training.optimizer import (
+    all_parameters,
+    build_optimizer,
+    forget_gradients,
+    gradient_norm,
+    host_parameters,
+    update,
+)
+from tolaria.training.passes import make_passes
+from tolaria.training.plan import OPTIMIZERS, OptimizerPlan
 from tolaria.training.session import Session
 from tolaria.training.step import training_step
 
@@ -75,7 +85,7 @@ def test_a_bad_gradient_under_a_good_loss_changes_nothing(bad: float) -> None:
 def test_gradients_are_dropped_not_zeroed() -> None:
     session = open_letter()
     training_step(session, 4.0)
-    forget_gradients(session.optimizer)
+    forget_gradients(all_parameters(session.optimizer))
     assert all(parameter.grad is None for parameter in session.host.model.parameters())
 
 
@@ -103,3 +113,36 @@ def test_a_task_with_a_loss_of_its_own_is_trained_on_that() -> None:
 def test_the_loss_is_on_the_device_of_the_outputs() -> None:
     outputs = torch.empty(4, 26, device="meta")
     assert mean_loss(load_task("letter"), outputs, torch.zeros(4, dtype=torch.int64)).device.type == "meta"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_update_is_the_optimizers_step_to_the_bit(name: str) -> None:
+    updated, stepped = open_letter(), open_letter()
+    for session, make in ((updated, update), (stepped, lambda optimizer: optimizer.step())):
+        session.optimizer = build_optimizer(OptimizerPlan(name, 0.01), host_parameters(session.host))
+        for _ in range(3):
+            forget_gradients(all_parameters(session.optimizer))
+            make_passes(session, session.next_batch())
+            make(session.optimizer)
+    pairs = zip(updated.host.model.parameters(), stepped.host.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_an_update_runs_hooks_is_profiled_and_respects_a_step_that_was_replaced() -> None:
+    optimizer, heard = build_optimizer(OptimizerPlan("adam", 0.01), [nn.Parameter(torch.ones(2))]), list[str]()
+    for register in (optimizer.register_step_pre_hook, optimizer.register_step_post_hook):
+        handle = register(lambda *_: heard.append("own"))
+        update(optimizer)
+        handle.remove()
+    for everywhere in (register_optimizer_step_pre_hook, register_optimizer_step_post_hook):
+        handle = everywhere(lambda *_: heard.append("global"))
+        update(optimizer)
+        handle.remove()
+    update(optimizer)
+    assert heard == ["own", "own", "global", "global"]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        update(optimizer)
+    assert any(event.key == "Optimizer.step#Adam.step" for event in profile.key_averages())
+    optimizer.step = lambda: heard.append("replaced")  # type: ignore[assignment, method-assign]
+    update(optimizer)
+    assert heard[-1] == "replaced"

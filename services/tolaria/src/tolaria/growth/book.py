@@ -92,22 +92,26 @@ class SeedBook:
 
     entries: dict[str, SeedEntry] = field(default_factory=dict)
     curve: list[CurvePoint] = field(default_factory=list)
+    _unsettled: tuple[SeedEntry, ...] | None = field(default=None, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[SeedEntry]:
         return iter(tuple(self.entries.values()))
 
-    def unsettled(self) -> list[SeedEntry]:
-        """Return the seeds that are attached and can still be taken out."""
-        return [entry for entry in self.entries.values() if entry.unsettled]
+    def unsettled(self) -> tuple[SeedEntry, ...]:
+        """Return the seeds that are attached and can still be taken out; asked for several times in every step."""
+        if self._unsettled is None:
+            self._unsettled = tuple(entry for entry in self.entries.values() if entry.unsettled)
+        return self._unsettled
 
     def put(self, entry: SeedEntry) -> None:
         """Enter a seed, or replace its entry."""
         self.entries[entry.seed_id] = entry
+        self._unsettled = None
 
     def update(self, seed_id: str, **changes: Any) -> SeedEntry:
         """Change some fields of a seed's entry and return it."""
         entry = replace(self.entries[seed_id], **changes)
-        self.entries[seed_id] = entry
+        self.put(entry)
         return entry
 
     def enter_stage(self, seed_id: str, stage: int, step: int, epoch: int) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Final
+from contextlib import contextmanager
 
 import torch
 
@@ -14,8 +13,6 @@ from tolaria.growth.evidence import EvidenceCollector
 from tolaria.growth.observation import Observed, watch
 from tolaria.training.links import BoundaryMark, Links
 from tolaria.training.session import Session
-
-_UNWATCHED: Final = nullcontext()
 
 
 class Pulse:
@@ -47,20 +44,22 @@ class Pulse:
         self._seen: Mapping[str, Observed] = {}
         self._last = -math.inf
         self._now_due = False
+        self._epoch_steps = session.sampler.batches_per_epoch
         self._sampling = torch.Generator().manual_seed(session.plan.random_seed)
 
-    def watching(self) -> AbstractContextManager[None]:
-        """Observe the seeds in the step inside the block, where a report is due after it."""
-        self._now_due = self._due(self._session.counters.step + 1)
-        if not self._now_due or not self._session.book.unsettled():
-            return _UNWATCHED
-        return self._watched()
+    def watches(self) -> bool:
+        """Say whether the coming step is one to be watched: a report is due after it, and there are seeds."""
+        step = self._session.counters.step + 1
+        self._now_due = step % self._epoch_steps == 0 or (
+            step % self._interval == 0 and time.monotonic() - self._last >= self._spacing_s
+        )
+        return self._now_due and bool(self._session.book.unsettled())
 
     def beat(self) -> None:
-        """Send what is due after the step that was watched."""
-        session = self._session
+        """Send what is due after the step that was last asked about."""
         if not self._now_due:
             return
+        session = self._session
         self._last = time.monotonic()
         if session.book.unsettled():
             self._report(boundary=session.at_epoch_end, final=False)
@@ -72,7 +71,8 @@ class Pulse:
         self._mark(epoch_end=True, final=True)
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def watching(self) -> Iterator[None]:
+        """Observe the seeds in the step inside the block."""
         session = self._session
         seed_ids = [entry.seed_id for entry in session.book.unsettled()]
         loss_scale = 1.0 if session.precision is None else session.precision.scale
@@ -81,11 +81,6 @@ class Pulse:
             yield
             if session.graphs != graphs:
                 _forget_latency(seen)
-
-    def _due(self, step: int) -> bool:
-        if step % self._session.sampler.batches_per_epoch == 0:
-            return True
-        return step % self._interval == 0 and time.monotonic() - self._last >= self._spacing_s
 
     def _report(self, *, boundary: bool, final: bool) -> None:
         for message in self._evidence.collect(self._seen, boundary=boundary, final=final):

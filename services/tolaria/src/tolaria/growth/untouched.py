@@ -24,10 +24,8 @@ class Untouched:
     buffers: SavedBuffers
 
     @classmethod
-    def hold(cls, session: Session) -> Untouched | None:
-        """Hold what the coming step may use up; None where no seed is there that could spoil it."""
-        if not session.book.unsettled():
-            return None
+    def hold(cls, session: Session) -> Untouched:
+        """Hold what the coming step may use up."""
         cuda = torch.cuda.get_rng_state_all() if session.device.type == "cuda" else ()
         return cls(session.sampler.cursor, (torch.get_rng_state(), *cuda), save_buffers(session.buffered))
 

@@ -57,6 +57,7 @@ class StateKeeper:
         self._store = store
         self._writer = CheckpointWriter(store, reporter.sync)
         self._rhythm = rhythm
+        self._epoch_steps = session.sampler.batches_per_epoch
         self._reporter = reporter
         self._clock = clock
         self._written_at = clock.monotonic()
@@ -134,5 +135,5 @@ class StateKeeper:
         if self._rhythm.checkpoint_steps:
             by_plan = step % self._rhythm.checkpoint_steps == 0
         else:
-            by_plan = self._session.at_epoch_end and age_s >= self._rhythm.spacing_s and not self._writer.busy
+            by_plan = step % self._epoch_steps == 0 and age_s >= self._rhythm.spacing_s and not self._writer.busy
         return by_plan or (age_s >= self._rhythm.longest_s and not self._writer.busy)

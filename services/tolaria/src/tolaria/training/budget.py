@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,21 +44,23 @@ class Budget:
                 allowed="at least one of max_steps, max_epochs and flops_budget above 0",
             )
 
-    def allows(self, spent: Spent, next_flops: int) -> bool:
-        """Say whether one more step of `next_flops` stays within every bound."""
-        if self.max_steps and spent.steps >= self.max_steps:
-            return False
-        if self.max_epochs and spent.epochs >= self.max_epochs:
-            return False
-        return not self.flops or spent.flops + next_flops <= self.flops
+    def most_steps(self, steps_per_epoch: int) -> float:
+        """Return how many steps the bounds on steps and epochs allow; infinite where neither is set."""
+        bounds = (self.max_steps, self.max_epochs * steps_per_epoch)
+        return min((bound for bound in bounds if bound), default=math.inf)
 
-    def fraction(self, spent: Spent, epoch_part: float = 0.0) -> float:
-        """Return the spent share of the scarcest bound, 0 to 1; `epoch_part` is the done part of the epoch."""
-        share = spent.steps / self.max_steps if self.max_steps else 0.0
+    def affords(self, flops: int) -> bool:
+        """Say whether the run may have spent so many FLOPs."""
+        return not self.flops or flops <= self.flops
+
+    def fraction(self, steps: int, flops: int, steps_per_epoch: int) -> float:
+        """Return the spent share of the scarcest bound, 0 to 1; an epoch under way counts by its part."""
+        share = steps / self.max_steps if self.max_steps else 0.0
         if self.max_epochs:
-            share = max(share, (spent.epochs + epoch_part) / self.max_epochs)
+            epochs, begun = divmod(steps, steps_per_epoch)
+            share = max(share, (epochs + begun / steps_per_epoch) / self.max_epochs)
         if self.flops:
-            share = max(share, spent.flops / self.flops)
+            share = max(share, flops / self.flops)
         return min(1.0, share)
 
     def total_steps(self, spent: Spent, flops_per_step: int, steps_per_epoch: int) -> int:

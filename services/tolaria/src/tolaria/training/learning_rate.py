@@ -25,6 +25,7 @@ from typing import Any, Final
 import torch
 
 from esper_core.errors import DependencyViolationError, ValidationError
+from esper_runtime.optim import SEED_KEY
 from tolaria.training.optimizer import BASE_LR, HOST_GROUP, group_name
 from tolaria.training.plan import AFTER_PERIOD, LR_GROUPS, LR_POLICIES, LearningRatePlan
 
@@ -125,9 +126,8 @@ class LearningRate:
                     f"Optimizer group {group_name(group)!r} has no {BASE_LR}. Set it when the group is added.",
                     dependency=BASE_LR,
                 )
-            name = group_name(group)
-            rate = base * host if name == HOST_GROUP else base * self._plan.seed_factor * seeds
-            group["lr"] = rate * scales.get(name, 1.0) if scales else rate
+            rate = base * self._plan.seed_factor * seeds if group.get(SEED_KEY) else base * host
+            group["lr"] = rate * scales.get(group_name(group), 1.0) if scales else rate
 
     def observe(self, validation_loss: float) -> None:
         """Tell the policy about a validation pass; only plateau listens."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from esper_core import leyline
 from esper_core.logs import get_logger
@@ -66,6 +66,8 @@ class TrainingLoop:
     def __init__(self, parts: LoopParts) -> None:
         self._parts = parts
         self._session = parts.session
+        plan, sampler = parts.session.plan, parts.session.sampler
+        self._validation_interval = plan.validation_interval_steps or sampler.batches_per_epoch
 
     @property
     def session(self) -> Session:
@@ -111,16 +113,20 @@ class TrainingLoop:
 
     def _attempt(self) -> StepResult:
         if self._session.compiled is None and self._session.precision is None:
-            with self._parts.pulse.watching():
-                return training_step(self._session, self._parts.explosion_factor)
+            return self._watched_step()
         return self._attempt_again()
+
+    def _watched_step(self) -> StepResult:
+        if not self._parts.pulse.watches():
+            return training_step(self._session, self._parts.explosion_factor)
+        with self._parts.pulse.watching():
+            return training_step(self._session, self._parts.explosion_factor)
 
     def _attempt_again(self) -> StepResult:
         """Make a step that may have to be made anew: uncompiled, or at another loss scale in the next turn."""
         cursor, failure = self._session.sampler.cursor, None
         try:
-            with self._parts.pulse.watching():
-                result = training_step(self._session, self._parts.explosion_factor)
+            result = self._watched_step()
         except Exception as error:
             if self._session.compiled is None:
                 raise
@@ -140,8 +146,8 @@ class TrainingLoop:
         compiled = self._session.compiled
         assert compiled is not None
         self._session.sampler.seek(cursor)
-        with compiled.paused(), self._parts.pulse.watching():
-            result = training_step(self._session, self._parts.explosion_factor)
+        with compiled.paused():
+            result = self._watched_step()
         compiled.give_way(f"{type(error).__name__}: {error}")
         return result
 
@@ -153,7 +159,8 @@ class TrainingLoop:
         UnknownSiteError
             If the step fails because a declared site is no longer in the model.
         """
-        before = Untouched.hold(self._session)
+        # Without a seed there is none that could spoil the step.
+        before = Untouched.hold(self._session) if self._session.book.unsettled() else None
         try:
             return self._attempt()
         except Exception as error:
@@ -191,8 +198,9 @@ class TrainingLoop:
         if result.problem:
             self._not_made(result.problem)
             return
-        # Before anything is measured or kept of a model that no longer has its seed.
-        self._throw_out_what_is_gone()
+        if self._session.book.unsettled():
+            # Before anything is measured or kept of a model that no longer has its seed.
+            self._throw_out_what_is_gone()
         if self._session.compiled is not None:
             self._see_gradients_arrive()
             result = self._without_compiling(result)
@@ -214,7 +222,7 @@ class TrainingLoop:
         if note is None:
             return result
         self._parts.reporter.tell(note)
-        return replace(result, seconds=max(0.0, result.seconds - note.compile_ms / 1000))
+        return result._replace(seconds=max(0.0, result.seconds - note.compile_ms / 1000))
 
     def _see_gradients_arrive(self) -> None:
         try:
@@ -258,8 +266,7 @@ class TrainingLoop:
 
     def _measure(self) -> None:
         session = self._session
-        interval = session.plan.validation_interval_steps or session.sampler.batches_per_epoch
-        if session.counters.step % interval:
+        if session.counters.step % self._validation_interval:
             return
         scores = validate(session)
         session.learning_rate.observe(scores.loss)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from esper_core.errors import NotFoundError, ValidationError
 from esper_runtime.host import Host
@@ -70,27 +71,51 @@ def host_parameters(host: Host) -> list[nn.Parameter]:
     return [tensor for tensor in found if isinstance(tensor, nn.Parameter)]
 
 
+def all_parameters(optimizer: torch.optim.Optimizer) -> Sequence[Tensor]:
+    """Return the parameters of every group."""
+    groups = optimizer.param_groups
+    if len(groups) == 1:  # Nearly always; its own list will do.
+        return cast(Sequence[Tensor], groups[0]["params"])
+    return [parameter for group in groups for parameter in group["params"]]
+
+
 def gradient_norm(parameters: Iterable[Tensor]) -> float | None:
     """Return the L2 norm over all gradients, or None where there is none; a single number that is not finite shows."""
     gradients = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
     if not gradients:
         return None
-    square = 0.0
-    for gradient in gradients:
-        # Elsewhere each product would wait for the device by itself, and half precision would overflow.
-        if not gradient.is_cpu or gradient.dtype is not torch.float32 or not gradient.is_contiguous():
-            return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
-        flat_N = gradient.view(-1)
-        # One pass through BLAS: half the price of a norm per tensor and one over those, with the step's data in cache.
-        square += torch.dot(flat_N, flat_N).item()
-    return math.sqrt(square)
+    norms = torch._foreach_norm(gradients)
+    if gradients[0].is_cpu:
+        # In one call: on the CPU putting single numbers together in Python is cheaper than by further operations.
+        return math.hypot(*[norm.item() for norm in norms])
+    # Elsewhere each number would wait for the device by itself.
+    return float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
-def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Drop the gradients of every group: what `zero_grad` does by default, without its profiler record."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
+def forget_gradients(parameters: Iterable[Tensor]) -> None:
+    """Drop the gradients: what an optimizer's `zero_grad` does by default, without its profiler record."""
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def update(optimizer: torch.optim.Optimizer) -> None:
+    """Make an optimizer's step, without torch's profiler record around it where nobody reads one.
+
+    The record is paid for whether a profiler runs or not: 12 µs a step, 70 with caches that a longer step left cold.
+    """
+    step: Any = type(optimizer).step
+    if _only_recorded(optimizer, step):
+        step.__wrapped__(optimizer)
+    else:
+        optimizer.step()
+
+
+def _only_recorded(optimizer: torch.optim.Optimizer, step: Any) -> bool:
+    """Say whether all that lies around a step is a record nobody reads: no hook, no profiler, no step of its own."""
+    if not getattr(step, "hooked", False) or "step" in vars(optimizer) or torch._C._autograd._profiler_enabled():
+        return False
+    own_hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return not (own_hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)
 
 
 def _check(plan: OptimizerPlan) -> None:

@@ -14,7 +14,7 @@ Gradients are projected before a loss scale is taken off them: it is a power of 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -32,8 +32,6 @@ _NOT_LOOKED_AT: Final[Mapping[str, Met]] = MappingProxyType({})
 Passed: TypeAlias = tuple[float, float | None, Mapping[str, Met]]
 """Mean loss of the batch; that of the teacher, None where none was asked; how several losses met, by owner."""
 
-_Run: TypeAlias = Callable[[Tensor], Tensor]
-
 Asked: TypeAlias = tuple[Batch, Any]
 """A part of a batch and the teacher's answer to it, None where no teacher takes part."""
 
@@ -47,7 +45,7 @@ def make_passes(session: Session, batch: Batch) -> Passed:
         If a loss depends on nothing that learns.
     """
     if session.plain:
-        return float(_part_backward(session, session.host.model, batch, 1.0, None)), None, _NOT_LOOKED_AT
+        return _plain_pass(session, batch), None, _NOT_LOOKED_AT
     if session.contested:
         losses = _with_and_without(session, list(_asked(session, batch)))
     elif session.losses_apart > 1:
@@ -59,9 +57,17 @@ def make_passes(session: Session, batch: Batch) -> Passed:
     return *_means(losses), met
 
 
+def _plain_pass(session: Session, batch: Batch) -> float:
+    loss = mean_loss(session.task, session.host.model(batch.inputs), batch.targets)
+    if not loss.requires_grad:
+        raise _unreached()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return float(loss.item())
+
+
 def _one_after_the_other(session: Session, parts: Iterator[Asked] | Sequence[Asked]) -> list[Tensor]:
     share = 1.0 / session.plan.gradient_accumulation
-    return [_part_backward(session, session.outputs, part, share, answer) for part, answer in parts]
+    return [_part_backward(session, part, share, answer) for part, answer in parts]
 
 
 def _side_by_side(session: Session, parts: Iterator[Asked]) -> list[Tensor]:
@@ -76,7 +82,7 @@ def _with_and_without(session: Session, parts: Sequence[Asked]) -> list[Tensor]:
     for row, seed_id in enumerate(session.contested, 1):
         with left_out(session.host, seed_id):
             for part, answer in parts:
-                _backward(session, session.outputs, part, 1.0 / len(parts), answer)
+                _backward(session, part, 1.0 / len(parts), answer)
         session.gradients.take(row)
     return losses
 
@@ -87,26 +93,23 @@ def _asked(session: Session, batch: Batch) -> Iterator[Asked]:
         yield Batch(inputs, targets), None if teacher is None else teacher.answer(inputs)
 
 
-def _part_backward(session: Session, run: _Run, part: Batch, share: float, answer: Any) -> Tensor:
+def _part_backward(session: Session, part: Batch, share: float, answer: Any) -> Tensor:
     """Add the gradients of a part, and return its losses: the task's alone, or followed by the teacher's."""
-    losses = _backward(session, run, part, share, answer)
+    losses = _backward(session, part, share, answer)
     for seed_id in session.shadowed:
         # A seed in shadow gets its gradient; nothing else gets any from this pass.
         with session.host.shadow(seed_id):
-            _backward(session, run, part, share, answer)
+            _backward(session, part, share, answer)
     return losses
 
 
-def _backward(session: Session, run: _Run, part: Batch, share: float, answer: Any) -> Tensor:
-    outputs = run(part.inputs)
+def _backward(session: Session, part: Batch, share: float, answer: Any) -> Tensor:
+    outputs = session.outputs(part.inputs)
     loss: Tensor = mean_loss(session.task, outputs, part.targets)
     if not loss.requires_grad:
         raise _unreached()
     if answer is None:
-        if share == 1.0 and session.precision is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            _send_back(session, loss, share)
+        _send_back(session, loss, share)
         return loss.detach()
     taught = _taught(session, outputs, answer)
     _send_back(session, loss + taught, share)

@@ -97,6 +97,8 @@ class Session:
     precision: Precision | None = None
     compiled: CompiledBlocks | None = None
     captured: CapturedModel | None = None
+    _on_cpu: bool = False
+    _most_steps: float | None = None
     _cost: StepCost | None = None
     _last_cost: StepCost | None = None
     _shadowed: tuple[str, ...] | None = None
@@ -105,6 +107,10 @@ class Session:
     _gradients: tuple[int, GradientPool] | None = None
     _scaled: tuple[Scaled, ...] | None = None
     _buffered: tuple[nn.Module, ...] | None = None
+
+    def __post_init__(self) -> None:
+        # Asked in every step, and with cold caches torch takes 9 µs to name the type of a device.
+        self._on_cpu = self.device.type == "cpu"
 
     @property
     def epoch(self) -> int:
@@ -163,10 +169,10 @@ class Session:
 
     @property
     def plain(self) -> bool:
-        """Whether a step takes its batch as a whole through the model as it is, for one loss; nearly always true."""
+        """Whether a step is one pass of its whole batch through the model as it is, for one loss; mostly it is."""
         if self._plain is None:
             whole = self.plan.gradient_accumulation == 1 and self.precision is None and self.captured is None
-            self._plain = whole and self.asked_teacher is None and not self.contested
+            self._plain = whole and self.asked_teacher is None and not self.contested and not self.shadowed
         return self._plain
 
     def _projects(self, losses: str) -> bool:
@@ -250,15 +256,13 @@ class Session:
     @property
     def fraction(self) -> float:
         """Spent share of the budget, 0 to 1."""
-        return self.plan.budget.fraction(self.spent, self._epoch_part(self.counters.step))
+        return self.plan.budget.fraction(self.counters.step, self.counters.flops, self.sampler.batches_per_epoch)
 
     @property
     def fraction_after_step(self) -> float:
         """Share of the budget that the coming step reaches."""
-        steps = self.counters.step + 1
-        epochs = steps // self.sampler.batches_per_epoch
-        after = Spent(steps=steps, epochs=epochs, flops=self.counters.flops + self.cost.step)
-        return self.plan.budget.fraction(after, self._epoch_part(steps))
+        flops = self.counters.flops + self.cost.step
+        return self.plan.budget.fraction(self.counters.step + 1, flops, self.sampler.batches_per_epoch)
 
     @property
     def total_steps(self) -> int:
@@ -267,12 +271,15 @@ class Session:
 
     def affords_step(self) -> bool:
         """Say whether the budget allows one more step."""
-        return self.plan.budget.allows(self.spent, self.cost.step)
+        if self._most_steps is None:
+            self._most_steps = self.plan.budget.most_steps(self.sampler.batches_per_epoch)
+        counters = self.counters
+        return counters.step < self._most_steps and self.plan.budget.affords(counters.flops + self.cost.step)
 
     def next_batch(self) -> Batch:
         """Take the next batch to the device."""
         batch = self.sampler.next_batch()
-        if self.device.type == "cpu":
+        if self._on_cpu:
             return batch
         return Batch(batch.inputs.to(self.device), batch.targets.to(self.device))
 
@@ -285,9 +292,6 @@ class Session:
             # A model that cannot run is met by the step that runs it, where it is known what to do about a seed.
             _log.warning("the cost of a step could not be measured; the last known one stands", exc_info=error)
         return self._last_cost
-
-    def _epoch_part(self, steps: int) -> float:
-        return (steps % self.sampler.batches_per_epoch) / self.sampler.batches_per_epoch
 
 
 def _in_shadow(seed: GraftRecord) -> bool:

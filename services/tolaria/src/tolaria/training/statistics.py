@@ -43,8 +43,11 @@ class LossStatistics:
 
     def observe(self, loss: float, gradient_norm: float) -> None:
         """Take note of one finished step."""
-        self.loss_ewma = _smoothed(self.loss_ewma, loss)
-        self.gradient_norm_ewma = _smoothed(self.gradient_norm_ewma, gradient_norm)
+        if self.loss_ewma is None or self.gradient_norm_ewma is None:
+            self.loss_ewma, self.gradient_norm_ewma = loss, gradient_norm
+        else:
+            self.loss_ewma = _DECAY * self.loss_ewma + (1.0 - _DECAY) * loss
+            self.gradient_norm_ewma = _DECAY * self.gradient_norm_ewma + (1.0 - _DECAY) * gradient_norm
         self._losses.append(loss)
         self._norms.append(gradient_norm)
         if self._seen < _FIRST:
@@ -92,10 +95,6 @@ class LossStatistics:
         statistics._former = data["former"]
         statistics._seen = data["seen"]
         return statistics
-
-
-def _smoothed(before: float | None, value: float) -> float:
-    return value if before is None else _DECAY * before + (1.0 - _DECAY) * value
 
 
 def _moments(values: deque[float]) -> tuple[float, float]:
