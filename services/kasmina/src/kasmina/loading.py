@@ -101,7 +101,11 @@ class KernelLoadManager:
                 await self._prefetches.send(run_id, key)
 
     async def obtain(self, run_id: str, key: KernelKey, timeout_s: float) -> Kernel | KernelProblem:
-        """Return a kernel, waiting for it at most `timeout_s`, or why there is none."""
+        """Return a kernel, or why there is none after `timeout_s`.
+
+        A question that is under way by then is heard out, so that it is known what was asked for: `_LOOK_UP_S` for
+        Urza, and as long as the bus tries to publish.
+        """
         kernel = self._table.get(key)
         self._telemetry.instruments.count(f"kasmina.cache.{'hits' if kernel else 'misses'}_total")
         if kernel is not None:
