@@ -1,10 +1,10 @@
-"""Why new units have to be large: a plain network on Letter that becomes wider while it trains, without any of Esper.
+"""What new units need: a plain network on Letter that becomes wider while it trains, without any of Esper.
 
     python -m benchmarks.growth.late_units [--seeds 5]
 
 One hidden layer of 24 units gets 64 more at some point of a budget of FLOPs, with random inner and zero outer weights,
 as a seed has them. Adam with fresh moments for what is new, cosine over the budget, no isolation, no gates. Varied are
-the point and the size of the inner weights over torch's ordinary one.
+the point, the size of the inner weights over torch's ordinary one, and a factor on what goes into the outer layer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RATE: Final = 0.04
 WIDTH: Final = 24
 NEW: Final = 64
 POINTS: Final = (0.0, 0.005, 0.02, 0.07)
-GAINS: Final = (1.0, 2.5, 4.0, 6.0)
+FORMS: Final = ((1.0, 1.0), (1.0, 0.25), (4.0, 1.0), (4.0, 0.25), (8.0, 0.25))
 _PASSES: Final = 3
 """Forward once, backward twice."""
 
@@ -37,15 +37,16 @@ _PASSES: Final = 3
 class Layer(nn.Module):
     """Some hidden units, from the inputs to the logits."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.inner = nn.Linear(FEATURES, width)
         self.outer = nn.Linear(width, CLASSES)
         self.flops = _PASSES * 2 * BATCH * width * (FEATURES + CLASSES)
 
     def forward(self, inputs_BF: Tensor) -> Tensor:
         """Return the part of these units in the logits."""
-        logits: Tensor = self.outer(F.relu(self.inner(inputs_BF)))
+        logits: Tensor = self.outer(self.scale * F.relu(self.inner(inputs_BF)))
         return logits
 
 
@@ -57,7 +58,7 @@ class Grown:
     directions: float
 
 
-def grow(seed: int, at: float, gain: float) -> Grown:
+def grow(seed: int, at: float, gain: float, scale: float) -> Grown:
     """Train one network; `at` is the share of the budget after which the new units come."""
     torch.manual_seed(seed)
     train, _, _, test = letter_splits()
@@ -67,7 +68,7 @@ def grow(seed: int, at: float, gain: float) -> Grown:
     spent = 0
     while spent < BUDGET:
         if len(layers) == 1 and spent >= at * BUDGET:
-            layers.append(_late(gain))
+            layers.append(_late(gain, scale))
             optimizer.add_param_group({"params": list(layers[1].parameters())})
         for group in optimizer.param_groups:
             group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * spent / BUDGET))
@@ -81,8 +82,8 @@ def grow(seed: int, at: float, gain: float) -> Grown:
     return Grown(100 * right.float().mean().item(), _directions(layers[1].outer.weight.detach()))
 
 
-def _late(gain: float) -> Layer:
-    late = Layer(NEW)
+def _late(gain: float, scale: float) -> Layer:
+    late = Layer(NEW, scale)
     with torch.no_grad():
         late.inner.weight.mul_(gain)
         late.inner.bias.mul_(gain)
@@ -113,15 +114,19 @@ def _directions(outer_CU: Tensor) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line for each point and gain."""
+    """Print a line for each point and form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="runs of each, at least 2")
     chosen = parser.parse_args(arguments)
-    print("| units come at | inner weights | test accuracy, % | directions of the outer weights |\n|---|---|---|---|")
-    for at, gain in ((at, gain) for at in POINTS for gain in GAINS):
-        runs = [grow(seed, at, gain) for seed in range(max(2, chosen.seeds))]
+    print("| units come at | inner weights | scale | test accuracy, % | directions of the outer weights |")
+    print("|---|---|---|---|---|")
+    for at, (gain, scale) in ((at, form) for at in POINTS for form in FORMS):
+        runs = [grow(seed, at, gain, scale) for seed in range(max(2, chosen.seeds))]
         scores, directions = [run.accuracy for run in runs], fmean(run.directions for run in runs)
-        print(f"| {at:.1%} | x{gain:g} | {fmean(scores):.2f} ± {stdev(scores):.2f} | {directions:.1f} |", flush=True)
+        print(
+            f"| {at:.1%} | x{gain:g} | {scale:g} | {fmean(scores):.2f} ± {stdev(scores):.2f} | {directions:.1f} |",
+            flush=True,
+        )
     return 0
 
 

@@ -71,7 +71,7 @@ def test_the_seed_reads_what_the_submodule_receives() -> None:
     assert torch.equal(host.model.get_submodule("body")(x), h), "germinated, and still without effect"
     host.set_stage(SEED, stages.SHADOWING)
     hidden = F.relu(F.linear(x, seed.inner.weight, seed.inner.bias))
-    expected = h + F.linear(hidden, seed.outer.weight, seed.outer.bias)
+    expected = h + F.linear(seed.scale * hidden, seed.outer.weight, seed.outer.bias)
     assert torch.allclose(host.model.get_submodule("body")(x), expected, atol=1e-6)
 
 
