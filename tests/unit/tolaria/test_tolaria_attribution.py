@@ -47,6 +47,7 @@ def weights(run: SmallRun) -> list[torch.Tensor]:
 def test_approx_is_what_the_gradient_promised_of_the_step_that_was_made(scale: float, tmp_path: Path) -> None:
     scales = [leyline.GradientScale(scale=scale)]
     run = grown_run(tmp_path, spec("approx", gradient_scales=scales), BLENDING)
+    run.session.learning_rate.thaw(None)
     report = trained(run, 3)
     host, seed = report.owners
     # Plain SGD moves by -rate * (scale * g): to first order each step promises -rate * scale * |g|^2. Seeds have a rate
@@ -136,6 +137,7 @@ def test_a_probe_of_one_owner_accounts_for_everything(tmp_path: Path) -> None:
 
 def test_what_a_rollback_undid_is_attributed_to_nobody(tmp_path: Path) -> None:
     run = grown_run(tmp_path, spec("approx"), BLENDING)
+    run.session.learning_rate.thaw(None)
     told: list[Any] = []
     reports = GradientReports(run.session, told.append, RULES, run.parts.prober)
     reports.stepped(training_step(run.session, 1e9))

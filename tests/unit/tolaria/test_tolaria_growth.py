@@ -42,6 +42,20 @@ def test_a_seed_goes_its_whole_way(run: SmallRun, executor: DirectiveExecutor) -
     assert not session.book.unsettled()
 
 
+@pytest.mark.parametrize("mode", [leyline.ISOLATION_MODE_FREEZE, leyline.ISOLATION_MODE_SHADOW])
+def test_a_host_gathers_speed_only_after_it_stood_still(run: SmallRun, executor: DirectiveExecutor, mode: int) -> None:
+    session = run.session
+    prepare_kernel(session, run.links, SEED)
+    executor.apply(attach(session, SEED))
+    learn = set_stage(session, SEED, leyline.SEED_STAGE_TRAINING)
+    learn.set_stage.isolation = leyline.IsolationMode.ValueType(mode)
+    assert executor.apply(learn).applied and session.learning_rate.state.thawed_at is None
+    train(run, 2)
+    assert executor.apply(set_stage(session, SEED, leyline.SEED_STAGE_BLENDING)).applied
+    stood_still = mode == leyline.ISOLATION_MODE_FREEZE
+    assert session.learning_rate.state.thawed_at == (session.fraction if stood_still else None)
+
+
 def test_a_directive_is_applied_once(run: SmallRun, executor: DirectiveExecutor) -> None:
     prepare_kernel(run.session, run.links, SEED)
     order = attach(run.session, SEED)

@@ -14,7 +14,7 @@ from esper_core.errors import DependencyViolationError, ValidationError
 from esper_core.leyline import LearningRateSpec
 from support.tolaria_runs import letter_spec, open_letter
 from tolaria.service.submission import check_spec
-from tolaria.training.learning_rate import PATIENCE, LearningRate, LearningRateState
+from tolaria.training.learning_rate import PATIENCE, THAW, LearningRate, LearningRateState
 from tolaria.training.optimizer import build_optimizer, group_view
 from tolaria.training.plan import LearningRatePlan, OptimizerPlan
 from tolaria.training.step import training_step
@@ -185,6 +185,17 @@ def test_rates_are_scaled_for_all_and_for_one_group() -> None:
         rate.rescale(3.0)
 
 
+@pytest.mark.parametrize(("later", "share"), [(0.0, 0.1), (THAW / 2, 0.55), (THAW, 1.0), (0.5, 1.0)])
+def test_a_host_that_stood_still_gathers_speed_and_its_seeds_do_not_wait(later: float, share: float) -> None:
+    seed = torch.nn.Parameter(torch.ones(2))
+    rate, adam = LearningRate(LearningRatePlan("constant", seed_factor=0.5)), optimizer(0.1)
+    adam.add_param_group({"params": [seed], "seed_id": "seed", "base_lr": 0.1})
+    rate.thaw(0.3)
+    rate.apply(adam, 0.3 + later)
+    assert group_view(adam, "host")["lr"] == pytest.approx(0.1 * share)
+    assert group_view(adam, "seed")["lr"] == pytest.approx(0.05)
+
+
 @given(
     st.builds(
         LearningRateState,
@@ -193,6 +204,7 @@ def test_rates_are_scaled_for_all_and_for_one_group() -> None:
         plateau=st.floats(0.01, 1),
         best_loss=st.one_of(st.just(float("inf")), st.floats(0, 10)),
         stale_passes=st.integers(0, 5),
+        thawed_at=st.one_of(st.none(), fractions),
     )
 )
 def test_the_state_survives_a_checkpoint(state: LearningRateState) -> None:

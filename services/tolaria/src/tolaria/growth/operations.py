@@ -9,7 +9,9 @@ from esper_core import leyline
 from esper_core.blending import BlendSpec, blend_from_message
 from esper_core.clocks import SYSTEM_CLOCK, Clock
 from esper_core.errors import DependencyViolationError, EsperError, ValidationError
+from esper_runtime import stages
 from esper_runtime.errors import MissingLogitsError
+from esper_runtime.topology import GraftRecord
 from tolaria.growth.book import SeedEntry
 from tolaria.growth.leftovers import is_attached, left_behind
 from tolaria.growth.prepared import PreparedKernel, PreparedKernels
@@ -85,6 +87,8 @@ class GrowthOperations:
         session = self._session
         session.host.cull(seed_id)
         self._regrouping.remove(seed_id)
+        # The host is what it was, and goes on as it did.
+        session.learning_rate.thaw(None)
         session.topology_changed()
         self._forget(seed_id)
         if seed_id in session.book.entries:
@@ -143,8 +147,11 @@ class GrowthOperations:
             session.host.fossilise(seed_id)
             self._forget(seed_id)
         else:
+            stood_still = _stands_still(session.host.seed(seed_id))
             isolation = directive.set_stage.isolation or leyline.ISOLATION_MODE_FREEZE
             session.host.set_stage(seed_id, stage, isolation=isolation)
+            if stood_still and stage == leyline.SEED_STAGE_BLENDING:
+                session.learning_rate.thaw(session.fraction)
         session.topology_changed()
         session.book.enter_stage(seed_id, stage, session.counters.step, session.epoch)
         if stage == leyline.SEED_STAGE_BLENDING and seed_id in self._chosen_blends:
@@ -201,6 +208,11 @@ class GrowthOperations:
         cached = self._prepared.get(seed_id) is not None or seed_id in self._chosen_blends or seed_id in self._frozen
         cached = cached or self._session.compiles(seed_id) is not None
         return (*left_behind(self._session, seed_id), *(("cache",) if cached else ()))
+
+
+def _stands_still(seed: GraftRecord) -> bool:
+    """Say whether the host stands still for this seed."""
+    return seed.stage == stages.TRAINING and seed.isolation == stages.FREEZE
 
 
 def _blend(config: leyline.BlendConfig) -> BlendSpec:

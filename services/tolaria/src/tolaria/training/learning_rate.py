@@ -13,6 +13,9 @@ neither steps nor epochs of their own, so that a resumed run and another batch s
 
 Warm-up rises linearly from `warmup_floor` to 1 and stands in front of every policy. Host and seeds may follow policies
 of their own, seeds at `seed_factor` of the host's rate; what operators, commands and rollbacks multiply comes on top.
+
+A host that stood still while a seed learned moves again at a tenth of its rate, and at all of it `THAW` of the budget
+later (ADR 0012).
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ from tolaria.training.plan import AFTER_PERIOD, LR_GROUPS, LR_POLICIES, Learning
 
 PATIENCE: Final = 5
 IMPROVEMENT: Final = 1e-3
+THAW: Final = 0.08
+THAW_FLOOR: Final = 0.1
 _ROUNDING: Final = 1e-9
 _STEPS: Final = ((0.75, 0.01), (0.5, 0.1))
 
@@ -51,6 +56,8 @@ class LearningRateState:
         Best validation loss so far, infinite before the first pass.
     stale_passes : int
         Validation passes since the last improvement.
+    thawed_at : float, optional
+        Share of the budget at which the host last began to move again.
     """
 
     scale: float = 1.0
@@ -58,6 +65,7 @@ class LearningRateState:
     plateau: float = 1.0
     best_loss: float = math.inf
     stale_passes: int = 0
+    thawed_at: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; an infinite best loss becomes None, because JSON has no infinity."""
@@ -119,6 +127,8 @@ class LearningRate:
         host = seeds = self._factor(self._of_host, fraction) * scale
         if self._of_seeds != self._of_host:
             seeds = self._factor(self._of_seeds, fraction) * scale
+        if self.state.thawed_at is not None:
+            host *= min(1.0, THAW_FLOOR + (1.0 - THAW_FLOOR) * (fraction - self.state.thawed_at) / THAW)
         for group in optimizer.param_groups:
             base = group.get(BASE_LR)
             if base is None:
@@ -128,6 +138,10 @@ class LearningRate:
                 )
             rate = base * self._plan.seed_factor * seeds if group.get(SEED_KEY) else base * host
             group["lr"] = rate * scales.get(group_name(group), 1.0) if scales else rate
+
+    def thaw(self, fraction: float | None) -> None:
+        """Let the host, which stood still until this share of the budget, gather speed; None lets it move at once."""
+        self.state = replace(self.state, thawed_at=fraction)
 
     def observe(self, validation_loss: float) -> None:
         """Tell the policy about a validation pass; only plateau listens."""
