@@ -34,7 +34,7 @@ from tolaria.training.plan import AFTER_PERIOD, LR_GROUPS, LR_POLICIES, Learning
 
 PATIENCE: Final = 5
 IMPROVEMENT: Final = 1e-3
-THAW: Final = 0.08
+THAW: Final = 0.05
 THAW_FLOOR: Final = 0.1
 _ROUNDING: Final = 1e-9
 _STEPS: Final = ((0.75, 0.01), (0.5, 0.1))
