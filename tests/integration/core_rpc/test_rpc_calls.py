@@ -145,7 +145,8 @@ async def test_a_unary_call_has_a_default_deadline(running: Running) -> None:
 
     running.servicer.behaviour = behaviour
     await running.stub().One(text("x"))
-    assert 5 < seen[0] <= 10
+    # On the wire a deadline is rounded up, by a percent or so.
+    assert 5 < seen[0] <= 10.2
 
 
 async def test_a_peer_that_is_away_is_named(running: Running) -> None:
