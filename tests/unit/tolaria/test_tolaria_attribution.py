@@ -12,7 +12,7 @@ from esper_core import leyline
 from esper_core.errors import ConfigurationError, ValidationError
 from support.device_waits import waits
 from support.tolaria_grown import grown_run
-from support.tolaria_runs import SmallRun, letter_spec, open_letter, small_run
+from support.tolaria_runs import SEED, SmallRun, letter_spec, open_letter, small_run
 from tolaria.service.submission import check_spec
 from tolaria.training.gradient_reports import GradientReports, GradientRules
 from tolaria.training.plan import SEED_FACTOR
@@ -47,7 +47,7 @@ def weights(run: SmallRun) -> list[torch.Tensor]:
 def test_approx_is_what_the_gradient_promised_of_the_step_that_was_made(scale: float, tmp_path: Path) -> None:
     scales = [leyline.GradientScale(scale=scale)]
     run = grown_run(tmp_path, spec("approx", gradient_scales=scales), BLENDING)
-    run.session.learning_rate.thaw(None)
+    run.session.learning_rate.forget_thaw(SEED)
     report = trained(run, 3)
     host, seed = report.owners
     # Plain SGD moves by -rate * (scale * g): to first order each step promises -rate * scale * |g|^2. Seeds have a rate
@@ -137,7 +137,7 @@ def test_a_probe_of_one_owner_accounts_for_everything(tmp_path: Path) -> None:
 
 def test_what_a_rollback_undid_is_attributed_to_nobody(tmp_path: Path) -> None:
     run = grown_run(tmp_path, spec("approx"), BLENDING)
-    run.session.learning_rate.thaw(None)
+    run.session.learning_rate.forget_thaw(SEED)
     told: list[Any] = []
     reports = GradientReports(run.session, told.append, RULES, run.parts.prober)
     reports.stepped(training_step(run.session, 1e9))

@@ -190,10 +190,19 @@ def test_a_host_that_stood_still_gathers_speed_and_its_seeds_do_not_wait(later: 
     seed = torch.nn.Parameter(torch.ones(2))
     rate, adam = LearningRate(LearningRatePlan("constant", seed_factor=0.5)), optimizer(0.1)
     adam.add_param_group({"params": [seed], "seed_id": "seed", "base_lr": 0.1})
-    rate.thaw(0.3)
+    rate.thaw(0.3, "seed")
     rate.apply(adam, 0.3 + later)
     assert group_view(adam, "host")["lr"] == pytest.approx(0.1 * share)
     assert group_view(adam, "seed")["lr"] == pytest.approx(0.05)
+
+
+def test_only_the_seed_that_held_the_host_ends_its_thaw() -> None:
+    rate = LearningRate(LearningRatePlan("constant"))
+    rate.thaw(0.3, "first")
+    rate.forget_thaw("second")
+    assert rate.state.thawed_at == 0.3
+    rate.forget_thaw("first")
+    assert rate.state == LearningRateState()
 
 
 @given(
@@ -205,6 +214,7 @@ def test_a_host_that_stood_still_gathers_speed_and_its_seeds_do_not_wait(later: 
         best_loss=st.one_of(st.just(float("inf")), st.floats(0, 10)),
         stale_passes=st.integers(0, 5),
         thawed_at=st.one_of(st.none(), fractions),
+        thawed_by=st.sampled_from(["", "seed"]),
     )
 )
 def test_the_state_survives_a_checkpoint(state: LearningRateState) -> None:

@@ -88,7 +88,7 @@ class GrowthOperations:
         session.host.cull(seed_id)
         self._regrouping.remove(seed_id)
         # The host is what it was, and goes on as it did.
-        session.learning_rate.thaw(None)
+        session.learning_rate.forget_thaw(seed_id)
         session.topology_changed()
         self._forget(seed_id)
         if seed_id in session.book.entries:
@@ -151,7 +151,7 @@ class GrowthOperations:
             isolation = directive.set_stage.isolation or leyline.ISOLATION_MODE_FREEZE
             session.host.set_stage(seed_id, stage, isolation=isolation)
             if stood_still and stage == leyline.SEED_STAGE_BLENDING:
-                session.learning_rate.thaw(session.fraction)
+                session.learning_rate.thaw(session.fraction, seed_id)
         session.topology_changed()
         session.book.enter_stage(seed_id, stage, session.counters.step, session.epoch)
         if stage == leyline.SEED_STAGE_BLENDING and seed_id in self._chosen_blends:

@@ -58,6 +58,8 @@ class LearningRateState:
         Validation passes since the last improvement.
     thawed_at : float, optional
         Share of the budget at which the host last began to move again.
+    thawed_by : str
+        The seed for which it had stood still.
     """
 
     scale: float = 1.0
@@ -66,6 +68,7 @@ class LearningRateState:
     best_loss: float = math.inf
     stale_passes: int = 0
     thawed_at: float | None = None
+    thawed_by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; an infinite best loss becomes None, because JSON has no infinity."""
@@ -139,9 +142,14 @@ class LearningRate:
             rate = base * self._plan.seed_factor * seeds if group.get(SEED_KEY) else base * host
             group["lr"] = rate * scales.get(group_name(group), 1.0) if scales else rate
 
-    def thaw(self, fraction: float | None) -> None:
-        """Let the host, which stood still until this share of the budget, gather speed; None lets it move at once."""
-        self.state = replace(self.state, thawed_at=fraction)
+    def thaw(self, fraction: float, seed_id: str) -> None:
+        """Let the host, which stood still for a seed until this share of the budget, gather speed."""
+        self.state = replace(self.state, thawed_at=fraction, thawed_by=seed_id)
+
+    def forget_thaw(self, seed_id: str) -> None:
+        """Let the host move at its whole rate where it gathers speed because of this seed, which is taken out."""
+        if self.state.thawed_by == seed_id:
+            self.state = replace(self.state, thawed_at=None, thawed_by="")
 
     def observe(self, validation_loss: float) -> None:
         """Tell the policy about a validation pass; only plateau listens."""
